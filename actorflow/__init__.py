@@ -1,0 +1,70 @@
+"""Durable execution embedded in your Python service: workflows as supervised actors that survive a crash."""
+
+from __future__ import annotations
+
+from actorflow.actor import Actor as Actor
+from actorflow.actor import query as query
+from actorflow.actor import volatile as volatile
+from actorflow.address import Address as Address
+from actorflow.address import GiveUp as GiveUp
+from actorflow.address import Landed as Landed
+from actorflow.address import Run as Run
+from actorflow.address import RunAgain as RunAgain
+from actorflow.clock import Duration as Duration
+from actorflow.errors import Abort as Abort
+from actorflow.errors import ActorflowError as ActorflowError
+from actorflow.errors import AskTimeout as AskTimeout
+from actorflow.errors import BadDefinition as BadDefinition
+from actorflow.errors import BadDuration as BadDuration
+from actorflow.errors import BadKey as BadKey
+from actorflow.errors import CallCycle as CallCycle
+from actorflow.errors import ChildFailed as ChildFailed
+from actorflow.errors import Divergence as Divergence
+from actorflow.errors import Fatal as Fatal
+from actorflow.errors import FenceLost as FenceLost
+from actorflow.errors import ForeignAwait as ForeignAwait
+from actorflow.errors import GaveUp as GaveUp
+from actorflow.errors import InvalidState as InvalidState
+from actorflow.errors import KeyTaken as KeyTaken
+from actorflow.errors import MailboxFull as MailboxFull
+from actorflow.errors import NotEncodable as NotEncodable
+from actorflow.errors import OutsideTurn as OutsideTurn
+from actorflow.errors import RunCancelled as RunCancelled
+from actorflow.errors import RunEnded as RunEnded
+from actorflow.errors import RunPaused as RunPaused
+from actorflow.errors import RunPruned as RunPruned
+from actorflow.errors import RunTimedOut as RunTimedOut
+from actorflow.errors import StepFailed as StepFailed
+from actorflow.errors import StepInsideStep as StepInsideStep
+from actorflow.errors import StepInterrupted as StepInterrupted
+from actorflow.errors import StepTimeout as StepTimeout
+from actorflow.errors import StoreBroken as StoreBroken
+from actorflow.errors import StoreBusy as StoreBusy
+from actorflow.errors import StoreError as StoreError
+from actorflow.errors import StoreStopped as StoreStopped
+from actorflow.errors import StoreTooNew as StoreTooNew
+from actorflow.errors import StoreUnavailable as StoreUnavailable
+from actorflow.errors import TooLarge as TooLarge
+from actorflow.errors import Transient as Transient
+from actorflow.errors import UnknownKind as UnknownKind
+from actorflow.errors import UnknownMessage as UnknownMessage
+from actorflow.errors import UnknownRun as UnknownRun
+from actorflow.message import Message as Message
+from actorflow.policies.cursor import Progress as Progress
+from actorflow.policies.cursor import SetAside as SetAside
+from actorflow.policies.failure import FailureReport as FailureReport
+from actorflow.policies.limits import Limits as Limits
+from actorflow.policies.retry import Retry as Retry
+from actorflow.runtime import Runtime as Runtime
+from actorflow.step import StepInfo as StepInfo
+from actorflow.step import current_step as current_step
+from actorflow.step import heartbeat as heartbeat
+from actorflow.step import plain as plain
+from actorflow.step import step as step
+from actorflow.step import with_options as with_options
+from actorflow.workflow import Branch as Branch
+from actorflow.workflow import Workflow as Workflow
+from actorflow.workflow import checkpoint as checkpoint
+from actorflow.workflow import gather as gather
+
+__version__ = "0.1.0"

@@ -1,0 +1,285 @@
+"""Actors: classes whose fields are their state, and what the runtime knows of each class (`Kind`).
+
+A subclass of `Actor` becomes an attrs class in place. Its public verbs are `@final`, and that mark is also the list of
+names that no field may have.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, cast, dataclass_transform, final, get_type_hints, overload
+
+import attrs
+from attrs import define
+
+from actorflow.address import Address
+from actorflow.clock import Duration, seconds
+from actorflow.codec import Coder, RecordCoder, coder
+from actorflow.errors import BadDefinition, OutsideTurn
+from actorflow.kernel.turn import here
+from actorflow.step import Step, declaration
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_KEY = "~key"  #: where an instance keeps its own key: no field can be called that
+_VOLATILE = "actorflow_volatile"
+_SCALARS = frozenset((str, int, float, bool, bytes, type(None)))
+
+
+@overload
+def volatile(*, default: T, init: Literal[False] = False) -> T: ...
+@overload
+def volatile(*, factory: Callable[[], T], init: Literal[False] = False) -> T: ...
+def volatile(*, default: Any = attrs.NOTHING, factory: Callable[[], Any] | None = None, init: bool = False) -> Any:
+    """A field that is never stored: it has its default after every load."""
+    if factory is not None:
+        return attrs.field(factory=factory, init=False, metadata={_VOLATILE: True})
+    return attrs.field(default=default, init=init, metadata={_VOLATILE: True})
+
+
+def query(method: Callable[P, T]) -> Callable[P, T]:
+    """A method that reads state: answered from the last durable view, never from the live object; it cannot write or wait."""
+    if inspect.iscoroutinefunction(method):
+        raise BadDefinition(f"@query {method.__qualname__} must be a plain `def`: it reads, it does not wait.")
+    method.__actorflow_query__ = True  # type: ignore[attr-defined]
+    return method
+
+
+@define(eq=False)
+class Kind:
+    """What the runtime knows of an actor class; worked out once, when the class is registered."""
+
+    cls: type[Any]
+    name: str
+    coder: RecordCoder
+    fields: tuple[str, ...]
+    attributes: frozenset[str]  #: all that an instance may carry: fields, volatile ones, and its key
+    returns: Any
+    outcome: Coder[Any]
+    queries: dict[str, Step]
+    fails: tuple[type[Exception], ...]
+    mailbox_max: int | None
+    passivate_after_s: float | None
+
+    def encode(self, instance: Any) -> bytes:
+        """The stored fields of an instance."""
+        return self.coder.encode(self.values(instance), self.name)
+
+    def values(self, instance: Any) -> dict[str, Any]:
+        """Its stored fields.
+
+        Raises:
+            BadDefinition: It carries attributes that are no fields and would be lost.
+        """
+        values = vars(instance)
+        if not self.attributes.issuperset(values):
+            extra = sorted(values.keys() - self.attributes)
+            raise BadDefinition(
+                f"{self.name} has {', '.join(extra)} set, which are no fields and would be lost. Declare them in the "
+                f"class (`{extra[0]}: type`), or as `volatile(...)`."
+            )
+        return {name: values[name] for name in self.fields}
+
+    def build(self, fields: bytes, *, key: str) -> Any:
+        """A fresh instance from stored fields."""
+        values = self.coder.decode(fields, f"fields of {self.name}/{key}")
+        instance = self.cls(**values)
+        object.__setattr__(instance, _KEY, key)
+        return instance
+
+
+@define(eq=False)
+class Fields:
+    """The stored fields of one live instance, as the driver sees them."""
+
+    kind: Kind
+    instance: Any
+
+    def parts(self) -> dict[str, bytes]:
+        return self.kind.coder.encode_each(self.kind.values(self.instance), self.kind.name)
+
+    def frozen(self) -> bool:
+        values = vars(self.instance)
+        return all(type(values[name]) in _SCALARS for name in self.kind.fields)
+
+    def assign(self, parts: dict[str, bytes]) -> None:
+        for name, part in parts.items():
+            value = self.kind.coder.decode_part(name, part, f"field {name} of {self.kind.name}")
+            object.__setattr__(self.instance, name, value)
+
+    def view(self) -> bytes:
+        """All of them, encoded."""
+        return self.kind.coder.encode(self.kind.values(self.instance), self.kind.name)
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(attrs.field, volatile))
+class Actor:
+    """Base of all actors. Fields are the state; annotate them, they are stored."""
+
+    __kind__: ClassVar[str]
+    __options__: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(
+        cls,
+        *,
+        kw_only: bool = False,
+        kind: str | None = None,
+        fails: tuple[type[Exception], ...] = (),
+        mailbox: int | None = None,
+        passivate_after: Duration | None = None,
+    ) -> None:
+        super().__init_subclass__()
+        if "__attrs_attrs__" in vars(cls):
+            return  # attrs made the class anew; it is the same one.
+        cls.__kind__ = kind if kind is not None else cls.__qualname__.rpartition("<locals>.")[2]
+        cls.__options__ = {
+            "fails": tuple(fails) or getattr(cls, "__options__", {}).get("fails", ()),
+            "mailbox": mailbox,
+            "passivate_after": None if passivate_after is None else seconds(passivate_after),
+            "localns": _local_names(cls),
+        }
+        if "/" in cls.__kind__ or not cls.__kind__.isprintable() or len(cls.__kind__.encode()) > 256:
+            raise BadDefinition(f'{cls.__qualname__}: a kind is up to 256 printable bytes without "/", not {cls.__kind__!r}.')
+        _check_class(cls)
+        attrs.define(slots=False, auto_attribs=True, eq=False, kw_only=kw_only, field_transformer=_checked_fields)(cls)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        turn = here.turn
+        if turn is not None and turn.instance is self:
+            turn.writable(name)
+        object.__setattr__(self, name, value)
+
+    @classmethod
+    @final
+    def at(cls, key: str) -> Address[Any]:
+        """The actor of this class with that key, from inside a turn."""
+        return Address(cls, key)
+
+    @property
+    @final
+    def me(self) -> Address[Any]:
+        """One's own address; only while the runtime drives this instance."""
+        key = vars(self).get(_KEY)
+        if key is None:
+            raise OutsideTurn("self.me")
+        return Address(type(self), key)
+
+    @classmethod
+    @final
+    def __kind_info__(cls) -> Kind:
+        """What the runtime knows of this class.
+
+        Raises:
+            BadDefinition: The class cannot be stored as it is.
+        """
+        return _kind_info(cls)
+
+
+def _local_names(cls: type) -> dict[str, Any] | None:
+    if "<locals>" not in cls.__qualname__:
+        return None
+    frame = sys._getframe(2)  # noqa: SLF001  (annotations of a local class mean the names of its function)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("actorflow."):
+        frame = frame.f_back
+    return frame.f_locals
+
+
+def _check_class(cls: type) -> None:
+    if "__init__" in vars(cls):
+        raise BadDefinition(f"{cls.__qualname__} has its own __init__. Start and resume both go through fields: declare fields instead.")
+    for name, member in vars(cls).items():
+        raw = member.fget if isinstance(member, property) else member
+        if declaration(raw) is not None:
+            raise BadDefinition(f"{cls.__qualname__}.{name}: a method cannot be a @step (it would be given `self`). Use @checkpoint.")
+    reserved = reserved_names(cls)
+    taken = (set(vars(cls)) | set(vars(cls).get("__annotations__", {}))) & reserved
+    if taken:
+        raise BadDefinition(f"{cls.__qualname__}: {', '.join(sorted(taken))} is the name of a verb. Call it something else.")
+
+
+@functools.cache
+def _reserved_of(cls: type) -> frozenset[str]:
+    names = set()
+    for name, member in vars(cls).items():
+        raw = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        if getattr(raw, "__final__", False):
+            names.add(name)
+    return frozenset(names)
+
+
+def reserved_names(cls: type) -> frozenset[str]:
+    """Names of verbs: what the bases of *cls* mark `@final`."""
+    return frozenset().union(*(_reserved_of(base) for base in cls.__mro__[1:]))
+
+
+def _checked_fields(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    for attribute in fields:
+        default = attribute.default
+        if default is not attrs.NOTHING and not isinstance(default, attrs.Factory) and type(default).__hash__ is None:  # type: ignore[arg-type]
+            raise BadDefinition(
+                f"{cls.__qualname__}.{attribute.name}: the default {default!r} would be shared by all instances. "
+                f"Write field(factory={type(default).__name__})."
+            )
+    return [attribute.evolve(alias=attribute.name) for attribute in fields]
+
+
+@functools.cache
+def _kind_info(cls: type[Any]) -> Kind:
+    localns = cls.__options__["localns"]
+    try:
+        hints = get_type_hints(cls, localns=localns, include_extras=True)
+    except NameError as error:
+        raise BadDefinition(f"{cls.__qualname__}: its annotations cannot be read ({error}). Import the type where the class is.") from error
+    stored = [a for a in attrs.fields(cls) if not a.metadata.get(_VOLATILE)]
+    types = {a.name: hints.get(a.name, Any) for a in stored}
+    for name, of in types.items():
+        if _open(of):
+            raise BadDefinition(f"{cls.__qualname__}.{name}: {of} is not known. Register a subclass that says it: class X({cls.__name__}[int]).")
+    returns = _result_type(cls, localns)
+    return Kind(
+        cls=cls,
+        name=cls.__kind__,
+        coder=RecordCoder(types, {a.name: _default(a) for a in stored if a.default is not attrs.NOTHING}),
+        fields=tuple(types),
+        attributes=frozenset((*(a.name for a in attrs.fields(cls)), _KEY)),
+        returns=returns,
+        outcome=coder(returns),
+        queries={name: Step(member, name, localns=localns, receiver=_receiver(member)) for name, member in _queries(cls)},
+        fails=cls.__options__["fails"],
+        mailbox_max=cls.__options__["mailbox"],
+        passivate_after_s=cls.__options__["passivate_after"],
+    )
+
+
+def _default(attribute: attrs.Attribute[Any]) -> Callable[[], Any]:
+    default = attribute.default
+    return cast("Callable[[], Any]", default.factory) if isinstance(default, attrs.Factory) else lambda: default  # type: ignore[arg-type]
+
+
+def _queries(cls: type) -> list[tuple[str, Callable[..., Any]]]:
+    return [(name, m) for name, m in inspect.getmembers(cls, callable) if getattr(m, "__actorflow_query__", False)]
+
+
+def _receiver(method: Callable[..., Any]) -> str:
+    return next(iter(inspect.signature(method).parameters), "self")
+
+
+def _open(of: Any) -> bool:
+    return isinstance(of, TypeVar) or any(_open(arg) for arg in getattr(of, "__args__", ()))
+
+
+def _result_type(cls: type, localns: dict[str, Any] | None) -> Any:
+    run = getattr(cls, "run", None)
+    if run is None:
+        return Any
+    hints = get_type_hints(run, localns=localns, include_extras=True)
+    returns = hints.get("return", Any)
+    if _open(returns):
+        raise BadDefinition(f"{cls.__qualname__}.run returns {returns}, which is not known. Annotate it in the class that is registered.")
+    return returns
+
+

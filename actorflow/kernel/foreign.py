@@ -1,0 +1,45 @@
+"""Where durable code touched the event loop: the line, and whether an error is the loop's refusal. Pure.
+
+While durable code runs, the loop's current task is hidden, so scopes, timeouts and nurseries of asyncio, anyio and trio
+refuse to open there. They do so with ordinary errors that explain nothing; this module recognises and translates them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actorflow.errors import ForeignAwait
+
+_LOOPS = frozenset(("asyncio", "trio", "anyio", "sniffio", "uvloop"))
+
+
+def waiting_line(coro: Any) -> str:
+    """The innermost line of the user's own code that waits: "file:line (function)"."""
+    where = "durable code"
+    while (frame := getattr(coro, "cr_frame", None)) is not None:
+        if not _of_a_loop(frame):
+            where = _place(frame)
+        coro = coro.cr_await
+    return where
+
+
+def foreign_error(error: BaseException) -> ForeignAwait | None:
+    """The error that says what happened, if *error* was raised by a loop library for want of a task; else None."""
+    traceback, where, frame = error.__traceback__, "durable code", None
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if not _of_a_loop(frame):
+            where = f"{frame.f_code.co_filename}:{traceback.tb_lineno} ({frame.f_code.co_qualname})"
+        traceback = traceback.tb_next
+    if frame is None or not _of_a_loop(frame) or not isinstance(error, (RuntimeError, TypeError, LookupError, AttributeError)):
+        return None
+    library = frame.f_globals.get("__name__", "").partition(".")[0]
+    return ForeignAwait(where, f"{library}'s {frame.f_code.co_qualname}")
+
+
+def _of_a_loop(frame: Any) -> bool:
+    return frame.f_globals.get("__name__", "").partition(".")[0] in _LOOPS
+
+
+def _place(frame: Any) -> str:
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_qualname})"

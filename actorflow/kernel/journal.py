@@ -1,0 +1,144 @@
+"""What was recorded of one run, and whether today's code still agrees with it. Pure.
+
+Because a branch waits for one thing at a time, its recorded entries are a queue: what it asks must be the head of that
+queue, and an empty queue is the frontier. This one comparison finds renamed, removed, inserted and swapped calls before
+anything new begins.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from actorflow.errors import Divergence
+from actorflow.records import Entry, EntryStatus, Event, Identity
+
+#: Kinds that code asks for and replay hands back, in journal order.
+DELIVERED = frozenset(("step", "receive", "sleep", "tell", "ask", "start", "result", "checkpoint", "gather", "each"))
+#: Kinds that are answered on the spot: the code never waited for them.
+SPOT = frozenset(("now", "reply"))
+
+
+class Journal:
+    """The recorded entries of a run's current round: what was not yet asked for, and what belongs to open calls."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.order: list[Entry] = []  #: all that is delivered or answered on the spot, in journal order
+        self.patches: dict[str, bool] = {}
+        self._unclaimed: dict[str, deque[Entry]] = {}
+        self._tries: dict[Identity, list[Entry]] = {}
+        self._intents: dict[Identity, Entry] = {}
+        self._timers: dict[Identity, float] = {}
+        self._heartbeats: dict[Identity, bytes] = {}
+        for _, entry in events:
+            self._add(entry)
+
+    def _add(self, entry: Entry) -> None:
+        kind = entry.kind
+        if kind in DELIVERED or kind in SPOT:
+            self.order.append(entry)
+            self._unclaimed.setdefault(entry.branch, deque()).append(entry)
+        elif kind == "patch":
+            self.patches[entry.name] = entry.outcome == b"true"
+        elif kind == "try":
+            self._tries.setdefault(entry.identity, []).append(entry)
+        elif kind == "intent":
+            self._intents[entry.identity] = entry
+        elif kind == "timer" and entry.due_at is not None:
+            self._timers[entry.identity] = entry.due_at
+        elif kind == "heartbeat" and entry.outcome is not None:
+            self._heartbeats[entry.identity] = entry.outcome
+
+    # --- what code asks for -------------------------------------------------------------------------------------------
+
+    def head(self, branch: str) -> Entry | None:
+        """The next recorded entry of that branch, or None at its frontier."""
+        queue = self._unclaimed.get(branch) if self._unclaimed else None
+        return queue[0] if queue else None
+
+    def claim(self, kind: str, names: Sequence[str], identity: Identity) -> Entry | None:
+        """The recorded entry that answers this call, or None at the branch's frontier.
+
+        Args:
+            kind: What the entry must be.
+            names: Names under which it may have been recorded: today's, then those of `was=`.
+            identity: The call; its `n` counts calls of today's name.
+
+        Raises:
+            Divergence: Something else is recorded there.
+        """
+        entry = self.head(identity.branch)
+        if entry is None:
+            return None
+        if entry.kind != kind or entry.n != identity.n or entry.name not in names:
+            raise self.divergence(f"{kind} {identity}", identity.branch)
+        self._pop(identity.branch)
+        return entry
+
+    def _pop(self, branch: str) -> None:
+        queue = self._unclaimed[branch]
+        queue.popleft()
+        if not queue:
+            del self._unclaimed[branch]
+
+    def unclaimed(self, entry: Entry) -> bool:
+        """True if nobody has asked for this entry yet."""
+        return self.head(entry.branch) is entry
+
+    def close(self, branch: str) -> None:
+        """The branch ended: nothing of it may be left.
+
+        Raises:
+            Divergence: The code ended before it asked for all that was recorded.
+        """
+        if self._unclaimed and branch in self._unclaimed:
+            raise self.divergence(f"the end of branch {branch!r}" if branch else "the end of the run", branch)
+
+    def forget(self, branch: str) -> None:
+        """The branch was cancelled: what it had recorded beyond that point stays history."""
+        self._unclaimed.pop(branch, None)
+
+    def divergence(self, asked: str, branch: str) -> Divergence:
+        recorded = self._unclaimed.get(branch, ())
+        return Divergence(asked, [f"{entry.kind} {entry.identity}" for entry, _ in zip(recorded, range(5), strict=False)])
+
+    # --- what belongs to open calls -----------------------------------------------------------------------------------
+
+    def tries(self, identity: Identity) -> Sequence[Entry]:
+        """Attempts of this call that failed by themselves, in order."""
+        return self._tries.get(identity, ())
+
+    def intent(self, identity: Identity) -> Entry | None:
+        """The last attempt of this call that was announced before it began."""
+        return self._intents.get(identity)
+
+    def due_at(self, identity: Identity) -> float | None:
+        """When this wait ends, if that was recorded."""
+        return self._timers.get(identity)
+
+    def heartbeat(self, identity: Identity) -> bytes | None:
+        """The last progress that this step stored."""
+        return self._heartbeats.get(identity)
+
+    def note(self, entry: Entry) -> None:
+        """Keep what belongs to an open call and was recorded just now (a try, an intent, a timer, a heartbeat)."""
+        self._add(entry)
+
+
+def entry(
+    run: int,
+    round: int,
+    kind: str,
+    identity: Identity,
+    *,
+    at: float,
+    status: EntryStatus = "ok",
+    attempt: int = 0,
+    due_at: float | None = None,
+    input: bytes | None = None,
+    outcome: bytes | None = None,
+    ref: str | None = None,
+) -> Entry:
+    """An entry by name, not by position."""
+    branch, name, n = identity
+    return Entry(run, round, kind, branch, name, n, status, attempt, at, due_at, input, outcome, ref)

@@ -1,0 +1,52 @@
+"""The mailbox of one actor: what waits, in which order it is taken. Pure.
+
+Order is that of acceptance (P5). A message with a moment (`due_at`) is not there before it. System messages (their type
+begins with "~") are never bound by the depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from actorflow.records import Envelope
+
+
+class Mailbox:
+    """Pending envelopes, oldest first."""
+
+    def __init__(self, envelopes: Iterable[Envelope] = ()) -> None:
+        self._waiting: dict[int, Envelope] = {envelope.id: envelope for envelope in sorted(envelopes)}
+        self.reserved = 0  #: places of messages on their way into the store
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def depth(self) -> int:
+        """Messages of users, waiting or on their way: what the bound counts."""
+        if not self._waiting:
+            return self.reserved
+        return self.reserved + sum(1 for envelope in self._waiting.values() if not envelope.type.startswith("~"))
+
+    def put(self, envelope: Envelope) -> None:
+        """A message was accepted. Ids grow, so the order of the dict is the order of acceptance."""
+        self._waiting[envelope.id] = envelope
+
+    def remove(self, envelope: Envelope) -> None:
+        """A message was taken."""
+        self._waiting.pop(envelope.id, None)
+
+    def oldest(self, wanted: Callable[[Envelope], bool], *, now: float) -> Envelope | None:
+        """The oldest message that may be seen at *now* and is wanted."""
+        for envelope in self._waiting.values():
+            if (envelope.due_at is None or envelope.due_at <= now) and wanted(envelope):
+                return envelope
+        return None
+
+    def all(self) -> list[Envelope]:
+        """All that waits, oldest first."""
+        return list(self._waiting.values())
+
+    def next_due(self, *, now: float) -> float | None:
+        """When the next delayed message may be seen."""
+        return min((e.due_at for e in self._waiting.values() if e.due_at is not None and e.due_at > now), default=None)

@@ -1,0 +1,478 @@
+"""The driver: holds the branches of one run and resumes them by hand, in journal order. Pure and synchronous.
+
+Theory of operation. Durable code is a coroutine that is never a task of an event loop. What it awaits is a `Request`,
+yielded to this module. A request is answered by an `Entry`: from the journal on replay, recorded by the shell when live.
+Entries go in one at a time; after each, all branches run until they wait again. So the order in which branches wake is the
+order of the journal, and a replay sees exactly what the live run saw. `begin` and `deliver` return a `Stretch`: what the
+code noted on the spot, what it asks for now, and whether it ended. Nothing here waits, so nothing here can be interrupted.
+
+What the code yields that is no request is a foreign await: the code is dropped, never resumed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from contextvars import Context
+from typing import Any
+
+from attrs import define, field
+
+from actorflow.errors import (
+    AgainMisplaced,
+    Control,
+    Divergence,
+    FieldWriteInBranch,
+    ForeignAwait,
+    Leaving,
+    OutsideTurn,
+    StepNameTaken,
+)
+from actorflow.kernel.foreign import foreign_error, waiting_line
+from actorflow.kernel.journal import SPOT, Journal
+from actorflow.kernel.requests import (
+    Again,
+    AgainRaised,
+    Asked,
+    Broken,
+    Checkpoint,
+    Code,
+    Finished,
+    Gather,
+    GatherClosed,
+    Join,
+    Note,
+    Request,
+    State,
+    Stretch,
+)
+from actorflow.records import Entry, Event, Identity
+
+class _Here(threading.local):
+    """Which durable code the calling thread is driving. The stretch is synchronous, so this is no context variable."""
+
+    turn: Turn | None = None
+    branch: Branch | None = None
+    leaving: bool = False
+
+
+here = _Here()
+
+
+def driven() -> bool:
+    """True if the caller is durable code.
+
+    Raises:
+        Leaving: That code is being dropped; no verb does anything any more.
+    """
+    if here.leaving:
+        raise Leaving
+    return here.turn is not None
+
+
+def driver(verb: str) -> Turn:
+    """The turn that drives the caller.
+
+    Raises:
+        OutsideTurn: The caller is no durable code.
+    """
+    if here.leaving:
+        raise Leaving
+    if here.turn is None:
+        raise OutsideTurn(verb)
+    return here.turn
+
+
+# --- branches ----------------------------------------------------------------------------------------------------------
+
+
+@define(eq=False)
+class _Group:
+    """A gather that is under way."""
+
+    parent: Branch
+    scope: str  #: what the paths of its branches begin with
+    results: list[Any]
+    open: int
+    settle: bool
+    before: dict[str, bytes] | None  #: the fields when it began, if a branch could change them in place
+
+
+@define(eq=False)
+class _Scope:
+    """A checkpoint that is under way."""
+
+    parent: Branch
+    request: Checkpoint
+    identity: Identity
+    before: dict[str, bytes] | None
+
+
+@define(eq=False)
+class Branch:
+    """A line of durable code: the trunk, an argument of `gather`, a task, or the body of a checkpoint."""
+
+    path: str
+    coro: Code
+    context: Context
+    trunk: bool = False  #: fields may be written here
+    owner: _Group | _Scope | None = None
+    calls: dict[str, int] = field(factory=dict)
+    ended: tuple[Any, BaseException | None] | None = None
+    joiners: list[Branch] = field(factory=list)
+    keys: set[str] = field(factory=set)
+
+    def next(self, name: str) -> Identity:
+        """The identity of the next call of *name* in this branch."""
+        n = self.calls.get(name, 0)
+        self.calls[name] = n + 1
+        return Identity(self.path, name, n)
+
+
+class Turn:
+    """One activation of a run: from the top of its code over what is recorded to the present."""
+
+    def __init__(
+        self,
+        code: Code,
+        context: Context,
+        events: Sequence[Event] = (),
+        *,
+        state: State | None = None,
+        instance: object = None,
+        now: Callable[[], float] = lambda: 0.0,
+        seed: str = "",
+    ) -> None:
+        """
+        Args:
+            code: The coroutine to drive.
+            context: The context it runs in; each branch gets a copy.
+            events: What is recorded of this round and not folded, in order.
+            state: The fields; None if the code has none.
+            instance: Whose fields they are: its writes are checked.
+            now: The wall clock.
+            seed: What `random()` and `uuid()` derive from; another one each round.
+        """
+        trunk = Branch("", code, context, trunk=True)
+        self.journal = Journal(events)
+        self.delivered = 0  #: entries handed over so far: how far the journal reached
+        self.now, self.seed = now, seed
+        self.state, self.instance = state, instance
+        self._left = len(self.journal.order)
+        self._branches = {"": trunk}
+        self._cancelled: set[str] = set()
+        self._runnable: list[tuple[Branch, Any, BaseException | None]] = [(trunk, None, None)]
+        self._waiting: dict[str, Asked] = {}
+        self._errors: deque[tuple[BaseException, Entry]] = deque(maxlen=64)  #: who may still be on its way out
+        self._names: dict[str, object] = {}
+        self._stretch = Stretch()
+
+    # --- for the shell ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> Stretch:
+        """Run from the top over all that is recorded."""
+        return self._drive(self.journal.order)
+
+    def deliver(self, entry: Entry) -> Stretch:
+        """Hand over one outcome that was recorded just now, and run until all branches wait again."""
+        return self._drive((entry,))
+
+    def wants(self, asked: Asked) -> bool:
+        """False once the branch was cancelled: an outcome that comes now is too late to be recorded."""
+        return self._waiting.get(asked.identity.branch) is asked
+
+    def waiting(self) -> list[Asked]:
+        """All that the code waits for, in the order in which its branches opened."""
+        return list(self._waiting.values())
+
+    @property
+    def replaying(self) -> bool:
+        """True while recorded entries were not handed over yet."""
+        return self._left > 0
+
+    def drop(self) -> None:
+        """Leave memory. Not cancellation: `finally` blocks run because Python runs them, and every verb in them is refused."""
+        if self._branches:
+            branches, self._branches = list(self._branches.values()), {}
+            _leave(branches)
+
+    __del__ = drop  # Reference counting reaches the turn before the coroutines that it alone holds.
+
+    # --- for verbs that are answered on the spot ------------------------------------------------------------------------
+
+    @property
+    def branch(self) -> Branch:
+        """The branch that runs now."""
+        assert here.branch is not None, "only the code of this turn asks"
+        return here.branch
+
+    def spot(self, kind: str, name: str, answer: Callable[[], bytes | None], effect: Any = None) -> bytes | None:
+        """The recorded answer to a call that does not wait, or the one given now, which rides in the next commit."""
+        identity = self.branch.next(name)
+        recorded = self.journal.claim(kind, (name,), identity)
+        if recorded is not None:
+            return recorded.outcome
+        outcome = answer()
+        self._stretch.notes.append(Note(kind, identity, outcome, effect))
+        return outcome
+
+    def patched(self, flag: str) -> bool:
+        """One answer a round, for all branches: False if the run was replaying when it was first asked."""
+        answer = self.journal.patches.get(flag)
+        if answer is None:
+            answer = self.journal.patches[flag] = not self.replaying
+            self._stretch.notes.append(Note("patch", Identity("", flag, 0), b"true" if answer else b"false"))
+        return answer
+
+    def task(self, code: Code, key: str | None) -> Branch:
+        """Open a branch that outlives the line that started it."""
+        parent = self.branch
+        if key is None:
+            suffix = f"task#{parent.next('task').n}"
+        else:
+            suffix = "task:" + key.replace("~", "~0").replace("/", "~1")
+            if suffix in parent.keys:
+                raise ValueError(f"this branch has started a task with key {key!r} before: keys name tasks, use another")
+            parent.keys.add(suffix)
+        return self._open(Branch(f"{parent.path}/{suffix}", code, parent.context.copy()))
+
+    def check_name(self, name: str, function: object) -> None:
+        """One name, one function, within a run."""
+        if self._names.setdefault(name, function) is not function:
+            raise StepNameTaken(name)
+
+    def again(self) -> None:
+        """End the round, if it may end here."""
+        if self.branch.path:
+            raise AgainMisplaced("this is " + (f"checkpoint {self.branch.path}" if self.branch.trunk else f"branch {self.branch.path}"))
+        if len(self._branches) > 1:
+            raise AgainMisplaced(f"open are {', '.join(path for path in self._branches if path)}")
+        raise AgainRaised
+
+    def writable(self, field: str) -> None:
+        """Refuse a field write in a branch."""
+        if here.branch is not None and not here.branch.trunk:
+            raise FieldWriteInBranch(field, here.branch.path)
+
+    # --- driving --------------------------------------------------------------------------------------------------------
+
+    def _drive(self, entries: Iterable[Entry]) -> Stretch:
+        outer = here.turn, here.branch
+        here.turn = self
+        try:
+            self._go_on()
+            for entry in entries:
+                if self._stretch.end is not None:
+                    raise Divergence("the end of the run", [f"{entry.kind} {entry.identity}"])
+                self._hand_over(entry)
+                self._go_on()
+            if self._stretch.end is None and not self._waiting:
+                raise RuntimeError("all branches wait for each other: a task awaits itself, or two await one another")
+        except (Control, Exception) as reason:  # noqa: BLE001  (an entry that today's classes cannot read, too)
+            self._stretch = Stretch(end=Broken(reason))
+        finally:
+            here.turn, here.branch = outer
+        stretch, self._stretch = self._stretch, Stretch()
+        if stretch.end is not None:
+            self.drop()
+        else:
+            stretch.asks = [asked for asked in stretch.asks if self.wants(asked)]
+        return stretch
+
+    def _hand_over(self, entry: Entry) -> None:
+        self._left = max(0, self._left - 1)
+        self.delivered += 1
+        if self._gone(entry.branch):
+            return
+        if entry.kind in SPOT:
+            if self.journal.unclaimed(entry):
+                raise self._nobody_asks(entry)
+            return
+        asked = self._waiting.get(entry.branch)
+        if asked is None or asked.identity.n != entry.n or entry.name not in (asked.identity.name, *asked.request.was):
+            raise self._nobody_asks(entry)
+        del self._waiting[entry.branch]
+        value, error = asked.request.answer(entry)
+        if error is not None:
+            self._errors.append((error, entry))
+        self._runnable.append((self._branches[entry.branch], value, error))
+
+    def _gone(self, path: str) -> bool:
+        while path and self._cancelled:
+            if path in self._cancelled:
+                return True
+            path = path.rpartition("/")[0]
+        return False
+
+    def _nobody_asks(self, entry: Entry) -> Divergence:
+        asked = ", ".join(f"{a.request.kind} {a}" for a in self._waiting.values()) or "nothing"
+        return Divergence(asked, [f"{entry.kind} {entry.identity}"])
+
+    def _go_on(self) -> None:
+        while self._runnable and self._stretch.end is None:
+            branch, value, error = self._runnable.pop(0)
+            here.branch = branch
+            try:
+                if error is None:
+                    wanted = branch.context.run(branch.coro.send, value)
+                else:
+                    wanted = branch.context.run(branch.coro.throw, error)
+            except StopIteration as stop:
+                self._ended(branch, stop.value, None)
+            except AgainRaised:
+                self._stretch.end = Again()
+            except Control:
+                raise
+            except BaseException as raised:  # noqa: BLE001  (KeyboardInterrupt and the like in durable code are bugs of it)
+                self._ended(branch, None, raised)
+            else:
+                self._asked(branch, wanted)
+
+    def _asked(self, branch: Branch, wanted: object) -> None:
+        match wanted:
+            case Gather():
+                self._gather(branch, wanted)
+            case Join(task):
+                self._join(branch, task)
+            case Checkpoint():
+                self._checkpoint(branch, wanted)
+            case Request():
+                self._wait(branch, wanted, branch.next(wanted.name))
+            case _:
+                raise ForeignAwait(waiting_line(branch.coro), repr(wanted))
+
+    def _wait(self, branch: Branch, request: Request, identity: Identity) -> None:
+        """The branch waits for an entry: the recorded one, or one to be made."""
+        asked = self._waiting[branch.path] = Asked(identity, request, branch.context)
+        recorded = self.journal.claim(request.kind, (request.name, *request.was), identity)
+        if recorded is None:
+            self._stretch.asks.append(asked)
+        elif not request.same_input(recorded.input):
+            raise Divergence(
+                f"{request.kind} {identity} with {_short(request.input())}", [f"the same call with {_short(recorded.input)}"]
+            )
+
+    def _open(self, branch: Branch) -> Branch:
+        self._branches[branch.path] = branch
+        self._runnable.append((branch, None, None))
+        return branch
+
+    # --- gather and tasks -----------------------------------------------------------------------------------------------
+
+    def _gather(self, parent: Branch, request: Gather) -> None:
+        scope = f"{parent.path}/gather#{parent.next('gather').n}."
+        before = self._mutable_fields() if parent.trunk else None
+        group = _Group(parent, scope, [None] * len(request.branches), len(request.branches), request.settle, before)
+        for index, code in enumerate(request.branches):
+            self._open(Branch(f"{scope}{index}", code, parent.context.copy(), owner=group))
+        if not request.branches:
+            self._runnable.append((parent, (), None))
+
+    def _mutable_fields(self) -> dict[str, bytes] | None:
+        return None if self.state is None or self.state.frozen() else self.state.parts()
+
+    def _join(self, branch: Branch, task: Branch) -> None:
+        if task.ended is None:
+            task.joiners.append(branch)
+        else:
+            self._runnable.append((branch, *task.ended))
+
+    def _ended(self, branch: Branch, value: Any, error: BaseException | None) -> None:
+        if error is not None and not self._recorded(error) and (foreign := foreign_error(error)) is not None:
+            raise foreign
+        self.journal.close(branch.path)
+        del self._branches[branch.path]
+        branch.ended = (value, error)
+        match branch.owner:
+            case _Group() as group:
+                self._ended_in_group(group, branch, value, error)
+            case _Scope() as scope:
+                self._ended_checkpoint(scope, branch, value, error)
+            case None if branch.path:
+                self._runnable.extend((joiner, value, error) for joiner in branch.joiners)
+            case None:
+                self._stretch.end = Finished(value, error, self._recorded(error), self._drop_under("/"))
+
+    def _recorded(self, error: BaseException | None) -> Entry | None:
+        return next((entry for known, entry in reversed(self._errors) if known is error), None)
+
+    def _ended_in_group(self, group: _Group, branch: Branch, value: Any, error: BaseException | None) -> None:
+        if error is not None and not (group.settle and isinstance(error, Exception)):
+            self._group_failed(group, error)
+            return
+        group.results[int(branch.path[len(group.scope) :])] = value if error is None else error
+        group.open -= 1
+        if not group.open:
+            self._check_fields(group)
+            self._runnable.append((group.parent, tuple(group.results), None))
+
+    def _group_failed(self, group: _Group, error: BaseException) -> None:
+        dropped = self._drop_under(group.scope)
+        if not isinstance(error, Exception):
+            self._runnable.append((group.parent, None, error))
+            return
+        self._check_fields(group)
+        self._wait(group.parent, GatherClosed(dropped, error), Identity(group.parent.path, "gather", group.parent.calls["gather"] - 1))
+
+    def _check_fields(self, group: _Group) -> None:
+        if group.before is None or self.state is None:
+            return
+        after = self.state.parts()
+        for name, part in group.before.items():
+            if after[name] != part:
+                raise FieldWriteInBranch(name, group.scope + "*")
+
+    def _drop_under(self, scope: str) -> tuple[Asked, ...]:
+        """Cancel all branches whose path begins with *scope*; returns what they waited for."""
+        gone = [branch for path, branch in self._branches.items() if path.startswith(scope)]
+        paths = {branch.path for branch in gone}
+        dropped = tuple(asked for path, asked in list(self._waiting.items()) if path in paths)
+        for path in paths:
+            self._waiting.pop(path, None)
+            self._branches.pop(path)
+            self.journal.forget(path)
+        self._cancelled.update(paths)
+        self._runnable = [item for item in self._runnable if item[0].path not in paths]
+        _leave(gone)
+        return dropped
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------------
+
+    def _checkpoint(self, parent: Branch, request: Checkpoint) -> None:
+        self.check_name(request.name, type(request).__name__ + request.name)
+        identity = parent.next(request.name)
+        head = self.journal.head(parent.path)
+        if head is not None and head.kind == "checkpoint" and head.n == identity.n and head.name in (request.name, *request.was):
+            self._wait(parent, request, identity)
+            return
+        before = self.state.parts() if parent.trunk and self.state is not None else None
+        path = f"{parent.path}/{request.name}#{identity.n}"
+        scope = _Scope(parent, request, identity, before)
+        self._open(Branch(path, request.run(), parent.context, trunk=parent.trunk, owner=scope))
+
+    def _ended_checkpoint(self, scope: _Scope, branch: Branch, value: Any, error: BaseException | None) -> None:
+        dropped = self._drop_under(f"{branch.path}/")
+        if error is not None:  # Only success folds: replay enters it again.
+            self._runnable.append((scope.parent, None, error))
+            return
+        changed = None
+        if scope.before is not None and self.state is not None:
+            changed = {name: part for name, part in self.state.parts().items() if scope.before[name] != part}
+        self._wait(scope.parent, scope.request.close(value, changed, dropped), scope.identity)
+
+
+def _leave(branches: Sequence[Branch]) -> None:
+    outer, here.leaving = here.leaving, True
+    try:
+        for branch in reversed(branches):
+            with suppress(BaseException):  # Whatever a dying frame raises concerns nobody.
+                branch.coro.close()
+    finally:
+        here.leaving = outer
+
+
+def _short(payload: bytes | None) -> str:
+    text = "nothing" if payload is None else payload.decode("utf-8", "replace")
+    return text if len(text) <= 200 else text[:200] + "..."

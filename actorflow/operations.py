@@ -1,0 +1,165 @@
+"""Every act of a client or operator, with typed input and output: one protocol, two sides.
+
+The runtime serves it in its own process; `Client` serves it over a socket. Payloads are bytes as the codec wrote them, so
+that neither side needs the classes of the other; the handles (`Address`, `Run`) encode and decode.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from attrs import frozen
+
+from actorflow.policies.cursor import BadItem
+from actorflow.policies.failure import FailureReport
+from actorflow.records import Address, RunQuery
+
+OnConflict = Literal["join", "reject"]
+
+
+@frozen(kw_only=True)
+class LoopInfo:
+    """How far an `each` of a run is."""
+
+    branch: str
+    n: int
+    done: int
+    set_aside: int
+    repeated: int
+    total: int | None
+    rate_per_s: float
+    eta_s: float | None
+    bad: tuple[BadItem, ...] = ()
+
+
+@frozen(kw_only=True)
+class RunInfo:
+    """What there is to say of a run without loading it. Moments are seconds since the epoch."""
+
+    kind: str
+    key: str
+    status: str
+    reason: str | None
+    round: int
+    crashes: int
+    created_at: float
+    updated_at: float
+    ended_at: float | None
+    wake_at: float | None  #: when it goes on by itself
+    deadline_at: float | None
+    parent: str | None
+    report: FailureReport | None
+    loops: tuple[LoopInfo, ...] = ()
+
+
+@frozen(kw_only=True)
+class Page:
+    """Some runs, and where the next page begins (None: there is none)."""
+
+    runs: tuple[RunInfo, ...]
+    next: int | None
+
+
+@frozen(kw_only=True)
+class HistoryEntry:
+    """One event of a run, as a person reads it."""
+
+    seq: int
+    at: float
+    round: int
+    kind: str
+    call: str  #: "branch:name#n"
+    status: str
+    attempt: int
+    due_at: float | None
+    input: str
+    outcome: str
+
+
+@frozen(kw_only=True)
+class Decision:
+    """What an operator knows of an interrupted step."""
+
+    act: Literal["landed", "run_again", "give_up"]
+    value: bytes | None = None  #: with "landed": the outcome, encoded
+
+
+class Operations(Protocol):
+    """What can be done to runs from outside. What returns has become durable.
+
+    Raises (all of them): `UnknownKind`, `UnknownRun`, `RunPruned`, and `StoreError`s when nothing could be written.
+    """
+
+    async def start(
+        self, to: Address, *, input: bytes, on_conflict: OnConflict, deadline_s: float | None, request: str
+    ) -> None:
+        """Accept a run, or join the one that has the key. *request* makes the same call repeatable under "reject"."""
+        ...
+
+    async def tell(self, to: Address, *, type: str, body: bytes, key: str | None, after_s: float | None) -> None:
+        """Accept a message."""
+        ...
+
+    async def ask(self, to: Address, *, type: str, body: bytes, key: str, within_s: float) -> bytes:
+        """Accept a message and wait for its reply, which is durable."""
+        ...
+
+    async def result(self, to: Address, *, wait_paused: bool) -> bytes:
+        """The encoded result of a run that completed; raises what it ended with, or `RunPaused`."""
+        ...
+
+    async def query(self, to: Address, *, name: str, arguments: bytes) -> bytes:
+        """The encoded answer of a `@query`, read from the last durable view."""
+        ...
+
+    async def status(self, to: Address) -> RunInfo:
+        """What there is to say of a run."""
+        ...
+
+    async def cancel(self, to: Address, *, why: str) -> bool:
+        """Cancel it; False if it had ended. What it did is undone after this returns."""
+        ...
+
+    async def pause(self, to: Address) -> None:
+        """Nothing new starts; running steps finish and are recorded."""
+        ...
+
+    async def resume(self, to: Address) -> None:
+        """Go on from the journal, with a new budget."""
+        ...
+
+    async def retry(self, to: Address) -> None:
+        """Set the failed call aside and go on before it."""
+        ...
+
+    async def skip(self, to: Address, *, value: bytes) -> None:
+        """Record a value for the failed call and go on after it."""
+        ...
+
+    async def decide(self, to: Address, *, call: str, decision: Decision) -> None:
+        """Say what became of an interrupted step."""
+        ...
+
+    async def fork(self, to: Address, *, key: str, at: int | None, input: bytes | None, keep: bool) -> None:
+        """A new run with its own key, from the entries before *at*."""
+        ...
+
+    async def history(self, to: Address, *, after: int, limit: int) -> tuple[HistoryEntry, ...]:
+        """What happened to it, in order."""
+        ...
+
+    async def why(self, to: Address) -> str:
+        """One sentence: what it waits for and what comes next."""
+        ...
+
+    async def runs(self, query: RunQuery) -> Page:
+        """Runs that match, newest first."""
+        ...
+
+    async def counts(self) -> dict[str, int]:
+        """How many runs there are in each status."""
+        ...
+
+    async def prune(self, to: Address) -> None:
+        """Delete an ended run but its key."""
+        ...

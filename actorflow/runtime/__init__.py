@@ -1,0 +1,7 @@
+"""The async shell: performs what the kernel asks for, and holds no policy."""
+
+from __future__ import annotations
+
+from actorflow.runtime.runtime import Runtime
+
+__all__ = ["Runtime"]

@@ -1,0 +1,378 @@
+"""One live run: its turn, its mailbox and its open calls. Turns stretches of code into commits, and obeys. No policy.
+
+Theory of operation. An outcome goes in through `record`: the code is driven on at once (it is pure), and the outcome, what
+the code noted, and where the run then stands go out as one commit. What the code asked for begins when that commit is
+durable. A refused commit breaks the chain: this activation is dropped, and the run is loaded again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from actorflow.actor import Fields, Kind
+from actorflow.errors import Abort, ActorflowError, StoreError
+from actorflow.failures import encode_failure
+from actorflow.kernel.journal import entry as new_entry
+from actorflow.kernel.mailbox import Mailbox
+from actorflow.kernel.requests import Again, Asked, Broken, Finished, Note, Stretch
+from actorflow.kernel.turn import Turn
+from actorflow.policies.failure import FailureReport, classify
+from actorflow.records import (
+    Address,
+    Chain,
+    Commit,
+    Consume,
+    Entry,
+    Envelope,
+    Identity,
+    Loaded,
+    PauseReason,
+    Refusal,
+    Run,
+    RunStatus,
+    SetEnd,
+    SetRound,
+    SetState,
+    SetView,
+    Wake,
+    Write,
+)
+from actorflow.runtime import reports
+from actorflow.runtime.answers import open_call
+from actorflow.runtime.calls import Call, Stopper
+from actorflow.workflow import Answered
+
+if TYPE_CHECKING:
+    from actorflow.runtime.host import Host
+    from actorflow.runtime.timers import Timer
+
+BURST = 64  #: entries in one commit that were decided without waiting; more of them wait for it to be durable
+
+
+class Activation:
+    """A run in memory."""
+
+    def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
+        run = loaded.run
+        self.host, self.run, self.kind = host, run, kind
+        self.round = run.round
+        self.mailbox = Mailbox(loaded.mailbox)
+        self.cursors = {(cursor.branch, cursor.n): cursor.state for cursor in loaded.cursors}
+        self.children: dict[Address, int] = {child.address: child.id for child in loaded.children}
+        self.unanswered: dict[int, Envelope] = {}  #: asks that the code has taken and not yet answered
+        self.calls: dict[Asked, Call] = {}
+        self.chain = Chain()
+        self.status: RunStatus = run.status
+        self.crashes = run.crashes
+        self.wake_at = run.wake_at
+        self.view = run.view if run.view is not None else (run.fields or run.input)
+        self.stopping: str | None = None  #: why nothing new begins
+        self.inflight = 0  #: commits that are not durable yet
+        self.deadline: Timer | None = None
+        self.halted: list[Call] = []  #: calls that were open when it was told to stop
+        self.replayed = False  #: this stretch began with a replay
+        self._events = loaded.entries
+        self._fields_at_start = run.fields if run.fields is not None else run.input
+        self.turn: Turn
+        self.fields: Fields
+
+    def __str__(self) -> str:
+        return str(self.run.address)
+
+    # --- life -----------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Drive the code from the top over what is recorded, and go on from there."""
+        instance = self.kind.build(self._fields_at_start, key=self.run.key)
+        self.fields = Fields(self.kind, instance)
+        self.turn = Turn(
+            instance.run(),
+            self.host.context.copy(),
+            self._events,
+            state=self.fields,
+            instance=instance,
+            now=self.host.clock.wall,
+            seed=f"{self.run.seed}/{self.round}",
+        )
+        self._events = ()
+        if self.run.deadline_at is not None:
+            self.deadline = self.host.timers.at(self.run.deadline_at, self._deadline_passed)
+        self.replayed = True
+        self.go(self.host.loop.hidden(self.turn.begin), [])
+        self.replayed = False
+
+    def drop(self) -> None:
+        """Leave memory; nothing is written."""
+        for call in self.calls.values():
+            call.forget()
+        self.calls.clear()
+        if self.deadline is not None:
+            self.deadline.cancel()
+        if hasattr(self, "turn"):
+            self.host.loop.hidden(self.turn.drop)
+
+    def _deadline_passed(self) -> None:
+        if self.stopping is None:
+            self.host.ending.time_out(self)
+
+    def fires(self) -> bool:
+        """True if a moment that has come may go on; a paused run's clocks go on, but nothing fires."""
+        return self.stopping is None
+
+    @property
+    def idle(self) -> bool:
+        """True if it only waits and all it said is durable: it may leave memory."""
+        return self.status == "waiting" and not self.inflight and self.stopping is None and not self.mailbox.reserved
+
+    # --- stretches ------------------------------------------------------------------------------------------------------
+
+    def record(self, asked: Asked, entry: Entry, more: Iterable[Write] = ()) -> None:
+        """The outcome of an open call: recorded, and the code goes on. One that nobody wants any more is dropped."""
+        call = self.calls.pop(asked, None)
+        if call is not None:
+            call.forget()
+        if not self.turn.wants(asked):
+            return
+        # What goes with an entry is recorded before it: no entry of a scope comes after the one that closes it.
+        self.go(self.host.loop.hidden(self.turn.deliver, entry), [*more, entry])
+
+    def go(self, stretch: Stretch, writes: list[Write]) -> None:
+        """Make one commit of what a stretch came to; what it asks for begins when that is durable."""
+        opened: list[Call] = []
+        todo = deque((stretch,))
+        while todo:
+            stretch = todo.popleft()
+            writes.extend(self._noted(stretch.notes))
+            if stretch.end is not None:
+                self._end(stretch.end, writes)
+                return
+            for asked in stretch.asks:
+                if not self.turn.wants(asked):
+                    continue
+                call = open_call(self, asked)
+                answer = call.at_once() if len(writes) < BURST else None
+                if answer is None:
+                    self.calls[asked] = call
+                    opened.append(call)
+                else:
+                    writes.extend((*answer[1], answer[0]))
+                    todo.append(self.host.loop.hidden(self.turn.deliver, answer[0]))
+        opened = [call for call in opened if self.turn.wants(call.asked)]
+        for call in opened:
+            writes.extend(call.opening())
+        self.place(writes)
+        self.submit(writes, lambda: self._begin(opened))
+
+    def _noted(self, notes: list[Note]) -> Iterable[Write]:
+        at = self.host.clock.wall()
+        for note in notes:
+            yield new_entry(self.run.id, self.round, note.kind, note.identity, at=at, outcome=note.outcome)
+            if isinstance(note.effect, Answered):
+                yield from self.answer(note.effect.message, note.effect.value)
+
+    def answer(self, message: int, value: bytes) -> list[Write]:
+        """Answer a message that was taken."""
+        envelope = self.unanswered.pop(message, None)
+        return [Consume(message, value), *self.host.reply(envelope, value, None)]
+
+    def place(self, writes: list[Write]) -> None:
+        """Where the run stands now: written if it changed."""
+        working = any(call.working for call in self.calls.values())
+        status: RunStatus = "running" if working else "waiting"
+        wake_at: float | None = 0.0
+        if not working and not self.mailbox.reserved:
+            dues = [call.due_at for call in self.calls.values() if call.due_at is not None]
+            dues.extend(due for due in (self.mailbox.next_due(now=self.host.clock.wall()), self.run.deadline_at) if due is not None)
+            wake_at = min(dues, default=None)
+        recovered = self.crashes > 0 and any(type(write) is Entry and write.status for write in writes)
+        if (status, wake_at) != (self.status, self.wake_at) or recovered:
+            self.crashes = 0 if recovered else self.crashes
+            writes.append(self.state(status, wake_at=wake_at))
+        if not working:
+            self._show(writes)
+
+    def state(self, status: RunStatus, *, reason: PauseReason | None = None, wake_at: float | None = None) -> SetState:
+        """The write that puts the run there."""
+        self.status, self.wake_at = status, wake_at
+        at = self.host.clock.wall()
+        return SetState(run=self.run.id, status=status, reason=reason, wake_at=wake_at, crashes=self.crashes, at=at)
+
+    def _show(self, writes: list[Write]) -> None:
+        view = self.fields.view()
+        if view != self.view:
+            self.view = view
+            writes.append(SetView(self.run.id, view))
+
+    def _begin(self, opened: list[Call]) -> None:
+        for call in opened:
+            if self.calls.get(call.asked) is call and self.stopping is None:
+                call.held = False
+                call.begin()
+        if self.stopping is None:
+            self.serve()
+            self.host.rest(self)
+
+    # --- commits --------------------------------------------------------------------------------------------------------
+
+    def submit(self, writes: list[Write], durable: Callable[[], object]) -> None:
+        """Commit, then go on; with nothing to write, and nothing on its way, at once."""
+        if not writes and not self.inflight:
+            durable()
+            return
+        self.inflight += 1
+        mail = self.host.post(writes)
+
+        def told(refusal: Refusal | StoreError | None) -> None:
+            self.inflight -= 1
+            if refusal is None:
+                mail.accepted()
+                if self.host.live(self):
+                    durable()
+            else:
+                mail.refused()
+                self.host.refused(self, refusal)
+
+        self.host.committer.submit(Commit(tuple(writes), self.chain), told)
+
+    def log(self, kind: str, *, outcome: bytes | None = None, name: str = "") -> Entry:
+        """An event of this run's life."""
+        return new_entry(self.run.id, self.round, kind, Identity("", name, 0), at=self.host.clock.wall(), outcome=outcome)
+
+    # --- messages -------------------------------------------------------------------------------------------------------
+
+    def arrived(self, envelope: Envelope) -> None:
+        """A message was accepted, durably."""
+        self.wake_at = 0.0 if self.status == "waiting" else self.wake_at  # So `Wake` left the row.
+        if envelope.type == "~cancel":
+            self.host.ending.cancel(self, envelope.body.decode())
+            return
+        self.mailbox.put(envelope)
+        if envelope.due_at is not None and envelope.due_at > self.host.clock.wall():
+            self.host.timers.at(envelope.due_at, self._due)
+        if self.stopping is None:
+            self.serve()
+            self.host.rest(self)
+
+    def _due(self) -> None:
+        if self.host.live(self) and self.stopping is None:
+            self.serve()
+
+    def serve(self) -> None:
+        """Give waiting messages to waiting calls: calls in the order they began to wait, messages oldest first."""
+        served = True
+        while served and self.stopping is None and self.host.live(self):
+            served = False
+            for call in list(self.calls.values()):
+                if call.held or not self.turn.wants(call.asked):
+                    continue
+                answer = self.look(call)
+                if answer is not None:
+                    self.record(call.asked, *answer)
+                    served = True
+                    break
+
+    def look(self, call: Call) -> tuple[Entry, list[Write]] | None:
+        """The oldest message that answers this call, taken out of the mailbox."""
+        answer: tuple[Entry, list[Write]] | None = None
+
+        def wanted(envelope: Envelope) -> bool:
+            nonlocal answer
+            answer = call.offer(envelope)
+            return answer is not None
+
+        if not len(self.mailbox):
+            return None
+        envelope = self.mailbox.oldest(wanted, now=self.host.clock.wall())
+        if envelope is not None:
+            self.mailbox.remove(envelope)
+        return answer
+
+    # --- ends and pauses ------------------------------------------------------------------------------------------------
+
+    def _end(self, end: Finished | Again | Broken, writes: list[Write]) -> None:
+        match end:
+            case Again():
+                self._again(writes)
+            case Broken(reason):
+                self.pause(reports.pause_reason(reason), reports.broken(self, reason), writes)
+            case Finished(value, None):
+                try:
+                    payload = self.host.checked(self.kind.outcome.encode(value, f"result of {self}"), f"result of {self}")
+                    self._show(writes)
+                except ActorflowError as error:
+                    self.pause("failure", reports.failed(self, error, "the result of run()"), writes)
+                    return
+                self.host.ending.end(self, "completed", payload, writes)
+            case Finished(_, error, recorded):
+                assert error is not None
+                self._failed(error, recorded, writes)
+
+    def _failed(self, error: BaseException, recorded: Entry | None, writes: list[Write]) -> None:
+        if isinstance(error, Abort) or classify(error, self.kind.fails) == "business":
+            self.host.ending.undo(self, encode_failure(error), writes, report=reports.aborted(self, error, recorded))
+        elif recorded is not None:
+            self.pause("failure", reports.failed(self, error, recorded), writes)
+        elif self.host.tried_before(self.run.id, self.turn.delivered):
+            self.pause("bug", reports.failed(self, error, "run()"), writes)
+        else:  # Once more, from the journal: a restart mends what was only in memory.
+            self.halt("restart", writes, lambda: self.host.reload(self))
+
+    def halt(self, why: str, writes: list[Write], then: Callable[[], object], *, cancel: bool = False) -> None:
+        """Begin nothing new, end what is running (or let it finish) and record that, then go on with *then*.
+
+        A later halt overtakes an earlier one: its *then* is the one that counts.
+        """
+        self.stopping = why
+        self.submit(writes, _nothing)
+        self.halted = [*self.halted, *self.calls.values()]
+        self.calls = {}
+        left = len(self.halted)
+
+        def stopped(late: list[Write]) -> None:
+            nonlocal left
+            left -= 1
+            self.submit(late, then if left == 0 and self.stopping == why else _nothing)
+
+        if not self.halted:
+            self.submit([], then)
+        grace_s = self.host.limits.cancel_grace_s if cancel else None
+        for call in self.halted:
+            Stopper([call], cancel=cancel, grace_s=grace_s, told=stopped)
+
+    def pause(self, reason: PauseReason, report: FailureReport | None, writes: list[Write]) -> None:
+        """Stop with a report; nothing is lost or undone."""
+        encoded = None if report is None else reports.encode(report)
+
+        def stopped() -> None:
+            if self.host.live(self):
+                last: list[Write] = [self.state("paused", reason=reason), self.log("paused", name=reason, outcome=encoded)]
+                last.append(SetEnd(run=self.run.id, report=encoded or b""))
+                self.submit(last, lambda: self.host.gone(self))
+
+        self.halt("pause", writes, stopped)
+
+    def _again(self, writes: list[Write]) -> None:
+        fields = self.fields.view()
+        self.round += 1
+        if fields != self.view:
+            self.view = fields
+            writes.append(SetView(self.run.id, fields))
+        writes.extend((self.log("again"), SetRound(self.run.id, self.round, fields)))
+        self._fields_at_start = fields
+        self.wake_at, self.status = 0.0, "running"
+        writes.append(self.state("running", wake_at=0.0))
+        if self.deadline is not None:
+            self.deadline.cancel()
+        self.cursors.clear()
+        self.submit(writes, self.begin)
+
+
+def _nothing() -> None:
+    """What follows from a commit that nothing follows from."""
+
+
+def wake(envelope: Envelope) -> list[Write]:
+    """A message on its way, and what makes its receiver look."""
+    return [envelope, Wake(envelope.run, envelope.due_at or 0.0)]

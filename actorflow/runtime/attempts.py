@@ -1,0 +1,319 @@
+"""Attempts of a step: begin one, tell what it came to, try again or record it. What is decided is decided by `policies.retry`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_process
+import anyio.to_thread
+
+from actorflow.clock import moment
+from actorflow.codec import coder
+from actorflow.errors import ActorflowError, StepInterrupted, StepTimeout
+from actorflow.failures import encode_failure
+from actorflow.kernel.requests import Asked
+from actorflow.policies import retry
+from actorflow.policies.failure import classify
+from actorflow.policies.retry import RetryAfter
+from actorflow.records import Entry, Write
+from actorflow.runtime import reports
+from actorflow.runtime.calls import Abandonable, Stopped
+from actorflow.runtime.workers import Job
+from actorflow.step import Step, StepCall, StepInfo, current, find_step
+
+if TYPE_CHECKING:
+    from actorflow.runtime.activation import Activation
+    from actorflow.runtime.timers import Timer
+
+log = logging.getLogger("actorflow")
+_any = coder(Any)
+
+
+class Attempt(Abandonable):
+    """A step call: its attempts, one after another."""
+
+    working = True
+
+    def __init__(self, activation: Activation, asked: Asked) -> None:
+        super().__init__(activation, asked)
+        assert isinstance(asked.request, StepCall)
+        self.request = asked.request
+        self.step: Step = asked.request.step
+        self.number = 1
+        self._job: Job | None = None
+        self._timer: Timer | None = None  #: of the wait before the next attempt
+        self._deadline: Timer | None = None  #: of the attempt
+        self._timed_out = False
+        self._first_at = activation.host.clock.wall()
+        self._stopped: Stopped | None = None
+        self._beats = 0
+
+    def opening(self) -> list[Write]:
+        journal = self.activation.turn.journal
+        tries = journal.tries(self.asked.identity)
+        intent = journal.intent(self.asked.identity) if self.step.on_interrupt != "retry" else None
+        if tries:
+            self.number = tries[-1].attempt + 1
+            self._first_at = tries[0].at
+            self.due_at = tries[-1].due_at
+            if self.due_at is not None and self.due_at > self.activation.host.clock.wall():
+                self.working = False
+        if intent is not None and intent.attempt >= self.number:
+            self.working = self.step.on_interrupt == "fail"
+        elif self.working and self.step.on_interrupt != "retry":
+            return [self._intent()]
+        return []
+
+    def _intent(self) -> Entry:
+        entry = self.entry(kind="intent", status="", attempt=self.number)
+        self._announced = self.number
+        return entry
+
+    _announced = 0
+
+    def begin(self) -> None:
+        intent = self.activation.turn.journal.intent(self.asked.identity) if self.step.on_interrupt != "retry" else None
+        if intent is not None and intent.attempt >= self.number:
+            self._was_interrupted("its process ended")
+        elif self.working:
+            self._perform()
+        else:
+            assert self.due_at is not None
+            self._timer = self.activation.host.timers.at(self.due_at, self._again)
+
+    def _again(self) -> None:
+        """The wait before the next attempt is over."""
+        if not self.activation.fires() or self.activation.calls.get(self.asked) is not self:
+            return
+        self.working, self.due_at = True, None
+        writes: list[Write] = [self._intent()] if self.step.on_interrupt != "retry" else []
+        self.activation.place(writes)
+        self.activation.submit(writes, self._perform)
+
+    # --- one attempt ----------------------------------------------------------------------------------------------------
+
+    def _perform(self) -> None:
+        if self._stopped is not None or (self.activation.calls.get(self.asked) is not self):
+            return
+        host, step = self.activation.host, self.step
+        deadline = None
+        if step.timeout_s is not None:
+            deadline = moment(host.clock.wall() + step.timeout_s)
+            self._deadline = host.deadlines.after(step.timeout_s, self._time_out)
+        info = StepInfo(
+            key=host.idempotency_key(self.activation, self.asked.identity),
+            name=step.name,
+            attempt=self.number,
+            deadline=deadline,
+            progress=self._progress(),
+            beat=self._beat,
+        )
+        context = self.asked.context.copy()
+        context.run(current.set, info)
+        arguments = self.request.copied_arguments()
+        self._job = Job(partial(step.call if step.is_async else partial(perform, host, step), arguments), context, self._told)
+        host.workers.perform(self._job)
+
+    def _progress(self) -> Any:
+        stored = self.activation.turn.journal.heartbeat(self.asked.identity)
+        return None if stored is None else _any.decode(stored, "heartbeat")
+
+    def _beat(self, progress: Any) -> None:
+        payload = self.activation.host.checked(_any.encode(progress, "heartbeat"), "heartbeat")
+        self.activation.host.loop.post(lambda: self._store_beat(payload))
+
+    def _store_beat(self, payload: bytes) -> None:
+        if self._job is None or not self.activation.host.live(self.activation):
+            return
+        entry = self.entry(kind="heartbeat", status="", attempt=self.number, outcome=payload)
+        self.activation.turn.journal.note(entry)
+        if self._beats == 0:  # The latest one goes when the one before it is durable: a beat a microsecond must not flood.
+            self._beats = 1
+            self.activation.submit([entry], lambda: self._beaten(payload))
+        else:
+            self._beats = 2
+
+    def _beaten(self, sent: bytes) -> None:
+        more, self._beats = self._beats == 2, 0
+        latest = self.activation.turn.journal.heartbeat(self.asked.identity)
+        if more and latest is not None and latest != sent:
+            self._store_beat(latest)
+
+    def _time_out(self) -> None:
+        if self._job is not None:
+            self._timed_out = True
+            self.activation.host.workers.cancel(self._job)
+            self._deadline = self.activation.host.deadlines.after(self.activation.host.limits.cancel_grace_s, self._give_up_waiting)
+
+    def _give_up_waiting(self) -> None:
+        job = self._job
+        if job is not None and job.tell is not None:
+            job.tell, self._job = self._late, None
+            self._deadline, self._timed_out = None, False
+            self._failed(StepTimeout(self.step.name, self.step.timeout_s or 0.0))
+
+    def _late(self, job: Job, value: Any, error: BaseException | None) -> None:
+        log.warning("step %s of %s ended after it was abandoned; its outcome is dropped", self.step.name, self.activation)
+
+    # --- what it came to ------------------------------------------------------------------------------------------------
+
+    def _told(self, job: Job, value: Any, error: BaseException | None) -> None:
+        self._job = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if not self.activation.host.live(self.activation):
+            return
+        timed_out, self._timed_out = self._timed_out, False
+        if timed_out and error is not None:
+            self._failed(StepTimeout(self.step.name, self.step.timeout_s or 0.0))
+        elif job.cancelled and isinstance(error, anyio.get_cancelled_exc_class()):
+            self._was_cancelled()
+        elif isinstance(error, anyio.get_cancelled_exc_class()):
+            return  # The runtime itself is being torn down: as if the process had died.
+        elif error is not None:
+            self._failed(error)
+        else:
+            self._succeeded(value)
+
+    def _succeeded(self, value: Any) -> None:
+        what = f"outcome of step {self.step.name}"
+        try:
+            payload = self.activation.host.checked(self.step.outcome.encode(value, what), what)
+        except ActorflowError as error:
+            self._finish(self._entry("failed", error))
+            return
+        self._finish(self.entry(attempt=self.number, outcome=payload, ref=self.request.ref))
+
+    def _failed(self, error: BaseException) -> None:
+        kind = classify(error, (*self.step.fails, *self.activation.kind.fails))
+        if kind == "timeout" and self.step.on_interrupt != "retry":
+            self._was_interrupted("it timed out")
+            return
+        host = self.activation.host
+        elapsed_s = host.clock.wall() - self._first_at
+        decision = retry.decide(self.step.retry, self.number, error, elapsed_s=elapsed_s, die=host.chance.jitter())
+        if isinstance(decision, RetryAfter) and kind != "business":
+            self._wait(error, decision.delay_s)
+        else:
+            self._finish(self._entry("timeout" if kind == "timeout" else "failed", error))
+
+    def _wait(self, error: BaseException, delay_s: float) -> None:
+        due_at = self.activation.host.clock.wall() + delay_s
+        attempt = self.entry(kind="try", status="failed", attempt=self.number, due_at=due_at, outcome=encode_failure(error))
+        if self._stopped is not None:  # The run begins nothing new: the next attempt is for who resumes it.
+            told, self._stopped = self._stopped, None
+            told([attempt])
+            return
+        self.activation.turn.journal.note(attempt)
+        self.number += 1
+        self.working, self.due_at = False, due_at
+        writes: list[Write] = [attempt]
+        self.activation.place(writes)
+        self.activation.submit(writes, self._durable_try)
+
+    def _durable_try(self) -> None:
+        if self.activation.calls.get(self.asked) is self and self.due_at is not None:
+            self._timer = self.activation.host.timers.at(self.due_at, self._again)
+
+    def _was_interrupted(self, why: str) -> None:
+        error = StepInterrupted(self.step.name, why)
+        if self.step.on_interrupt == "ask" and self._stopped is None:
+            report = reports.plain("ask", str(error), str(self.asked.identity), attempt=self.number)
+            self.activation.pause("ask", report, [])
+        else:
+            self._finish(self._entry("interrupted", error))
+
+    def _was_cancelled(self) -> None:
+        self._finish(self.entry(status="cancelled", attempt=self.number, ref=self.request.ref))
+
+    def _entry(self, status: Any, error: BaseException) -> Entry:
+        return self.entry(status=status, attempt=self.number, outcome=encode_failure(error), ref=self.request.ref)
+
+    def _finish(self, entry: Entry) -> None:
+        if self._stopped is not None:
+            told, self._stopped = self._stopped, None
+            told([] if entry.status == "cancelled" and self._discards_cancel else [entry])
+        elif entry.status == "cancelled":
+            return  # Cancelled by nobody who waits: the activation is on its way out.
+        else:
+            self.activation.record(self.asked, entry)
+
+    _discards_cancel = False
+
+    # --- stopping -------------------------------------------------------------------------------------------------------
+
+    def stop(self, told: Stopped, *, cancel: bool) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._job is None:
+            told([])
+            return
+        self._stopped = told
+        if cancel:
+            self.activation.host.workers.cancel(self._job)
+
+    def drain(self) -> None:
+        """The runtime leaves: cancel what still runs. As if the process had died, but nobody counts it."""
+        self._discards_cancel = True
+        if self._job is not None:
+            self.activation.host.workers.cancel(self._job)
+
+    def abandon(self) -> list[Write]:
+        self._stopped = None
+        if self._job is not None:
+            self._job.tell = self._late
+            self._job = None
+        return [self.entry(status="cancelled", attempt=self.number, ref=self.request.ref)]
+
+    def forget(self) -> None:
+        for timer in (self._timer, self._deadline):
+            if timer is not None:
+                timer.cancel()
+
+
+async def perform(host: Any, step: Step, arguments: dict[str, Any]) -> Any:
+    """Call the function of a step where it belongs: here, in a thread, or in another process."""
+    if step.is_async:
+        return await step.call(arguments)
+    if step.run_in == "thread":
+        return await anyio.to_thread.run_sync(step.call, arguments, abandon_on_cancel=True, limiter=host.threads)
+    encoded = step.coder.encode(arguments, f"argument of step {step.name}")
+    payload = await anyio.to_process.run_sync(_in_process, os.getpid(), step.ref, encoded, cancellable=True, limiter=host.processes)
+    return step.outcome.decode(payload, f"outcome of step {step.name}")
+
+
+def _in_process(parent: int, ref: str, arguments: bytes) -> bytes:
+    """Perform a step in a worker process, which dies with its parent."""
+    _die_with(parent)
+    step = find_step(ref)
+    if step is None:
+        raise RuntimeError(f"step {ref} cannot be imported in a worker process: define it at the top level of a module")
+    value = step.call(step.coder.decode(arguments, f"argument of step {step.name}"))
+    return step.outcome.encode(value, f"outcome of step {step.name}")
+
+
+_watched = False
+
+
+def _die_with(parent: int) -> None:
+    global _watched  # noqa: PLW0603  (once a process)
+    if _watched or sys.platform == "win32":
+        return
+    _watched = True
+    import threading  # noqa: PLC0415  (only in worker processes)
+    import time  # noqa: PLC0415
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)  # noqa: SLF001  (the parent is dead; nobody waits for what this process does)
+
+    threading.Thread(target=watch, daemon=True, name="actorflow-parent-watch").start()
+
+

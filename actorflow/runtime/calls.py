@@ -1,0 +1,183 @@
+"""Open calls: what durable code asked for and is being performed or waited for. One class a way of waiting.
+
+A call is made when it is asked, `begin`s when all that led to it is durable, and ends by `Activation.record`, or by `stop`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from actorflow.failures import encode_failure
+from actorflow.kernel.journal import entry as new_entry
+from actorflow.kernel.requests import Asked
+from actorflow.records import Entry, EntryStatus, Envelope, Write
+
+if TYPE_CHECKING:
+    from actorflow.runtime.activation import Activation
+    from actorflow.runtime.timers import Timer
+
+Stopped = Callable[[list[Write]], object]
+"""Told once when a call has stopped: what is to be recorded of it."""
+
+
+class Call:
+    """One open call."""
+
+    working = False  #: True while the run cannot be said to wait only
+    due_at: float | None = None  #: when it goes on by itself (wall clock)
+
+    def __init__(self, activation: Activation, asked: Asked) -> None:
+        self.activation, self.asked = activation, asked
+        self.held = True  #: what led to it is not durable yet
+
+    def opening(self) -> list[Write]:
+        """What is recorded in the commit that opens it."""
+        return []
+
+    def at_once(self) -> tuple[Entry, list[Write]] | None:
+        """Its entry, and what goes with that, if it can be decided without waiting."""
+        return None
+
+    def begin(self) -> None:
+        """Perform it, or wait: all that led to it is durable."""
+
+    def offer(self, envelope: Envelope) -> tuple[Entry, list[Write]] | None:
+        """Its entry, if this message answers it."""
+        return None
+
+    def stop(self, told: Stopped, *, cancel: bool) -> None:
+        """End it without an answer.
+
+        Args:
+            told: Called when it has stopped, with what to record.
+            cancel: Cancel what is running; False: let it finish and record that, but begin nothing new.
+        """
+        self.forget()
+        told([])
+
+    def forget(self) -> None:
+        """It was answered or stopped: let go of timers."""
+
+    def entry(
+        self,
+        *,
+        status: EntryStatus = "ok",
+        attempt: int = 0,
+        kind: str | None = None,
+        due_at: float | None = None,
+        outcome: bytes | None = None,
+        ref: str | None = None,
+    ) -> Entry:
+        """An entry of this call."""
+        activation, request = self.activation, self.asked.request
+        return new_entry(
+            activation.run.id,
+            activation.round,
+            kind or request.kind,
+            self.asked.identity,
+            at=activation.host.clock.wall(),
+            status=status,
+            attempt=attempt,
+            due_at=due_at,
+            input=request.input() if kind is None else None,
+            outcome=outcome,
+            ref=ref,
+        )
+
+    def failed(self, error: BaseException, *, status: EntryStatus = "failed") -> Entry:
+        """The entry of a call that failed."""
+        return self.entry(status=status, outcome=encode_failure(error))
+
+
+class Waiting(Call):
+    """A call that ends at a moment, unless something else ends it before."""
+
+    _timer: Timer | None = None
+
+    def moment(self) -> float | None:
+        """When, if it begins now."""
+        return None
+
+    def opening(self) -> list[Write]:
+        recorded = self.activation.turn.journal.due_at(self.asked.identity)
+        self.due_at = recorded if recorded is not None else self.moment()
+        if self.due_at is None or recorded is not None:
+            return []
+        # Not before this is durable does the wait begin: a crash must not make it longer.
+        return [self.entry(kind="timer", status="", due_at=self.due_at)]
+
+    def begin(self) -> None:
+        if self.due_at is not None:
+            self._timer = self.activation.host.timers.at(self.due_at, self._fire)
+
+    def _fire(self) -> None:
+        if self.activation.fires():
+            self.due()
+
+    def due(self) -> None:
+        """Its time has come."""
+
+    def forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Sleeping(Waiting):
+    """`sleep`, `sleep_until`."""
+
+    def moment(self) -> float | None:
+        due: float = self.asked.request.due_at(self.activation.host.clock.wall())  # type: ignore[attr-defined]
+        return due
+
+    def due(self) -> None:
+        self.activation.record(self.asked, self.entry())
+
+
+class Stopper:
+    """Stops several calls and tells once, when all have stopped or the grace is over."""
+
+    def __init__(self, calls: list[Call], *, cancel: bool, grace_s: float | None, told: Callable[[list[Write]], Any]) -> None:
+        """
+        Args:
+            calls: Already taken out of the activation, so that nobody else records them.
+            cancel: Cancel what is running; False: let it finish.
+            grace_s: How long cancelled work may take before it is abandoned; None is without end.
+            told: Called once, with all there is to record.
+        """
+        self._left = set(calls)
+        self._writes: list[Write] = []
+        self._told: Callable[[list[Write]], Any] | None = told
+        self._timer: Timer | None = None
+        for call in calls:
+            call.stop(lambda writes, call=call: self._stopped(call, writes), cancel=cancel)  # type: ignore[misc]
+        if self._left and grace_s is not None:
+            self._timer = calls[0].activation.host.deadlines.after(grace_s, self._abandon)
+        self._tell()
+
+    def _stopped(self, call: Call, writes: list[Write]) -> None:
+        if call in self._left:
+            self._left.discard(call)
+            self._writes.extend(writes)
+            self._tell()
+
+    def _abandon(self) -> None:
+        for call in list(self._left):
+            self._left.discard(call)
+            self._writes.extend(call.abandon() if isinstance(call, Abandonable) else [])
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._left and self._told is not None:
+            told, self._told = self._told, None
+            if self._timer is not None:
+                self._timer.cancel()
+            told(self._writes)
+
+
+class Abandonable(Call):
+    """A call whose work may outlive its cancellation."""
+
+    def abandon(self) -> list[Write]:
+        """Its grace is over: what to record; whatever it says later is dropped."""
+        return []

@@ -1,0 +1,234 @@
+"""How runs end: completed, failed after their undos, cancelled. What is undone next is decided by `policies.saga`."""
+
+from __future__ import annotations
+
+import typing
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from attrs import define, evolve
+
+from actorflow.clock import moment
+from actorflow.codec import RecordCoder
+from actorflow.errors import RunCancelled, RunEnded, RunTimedOut, StepTimeout
+from actorflow.failures import decode_failure, encode_failure
+from actorflow.kernel.journal import entry as new_entry
+from actorflow.policies import retry, saga
+from actorflow.policies.failure import FailureReport
+from actorflow.policies.retry import RetryAfter
+from actorflow.policies.saga import Undo
+from actorflow.records import Bury, Entry, Event, Identity, RunStatus, SetEnd, Wake, Write
+from actorflow.runtime import reports
+from actorflow.runtime.attempts import perform
+from actorflow.step import Step, StepInfo, current, declaration, find_step
+
+if TYPE_CHECKING:
+    from actorflow.runtime.activation import Activation
+    from actorflow.runtime.host import Host
+
+_start_input = RecordCoder({"run": str, "input": Any})
+
+
+@define(eq=False)
+class Ending:
+    """Ends runs of one host."""
+
+    host: Host
+
+    # --- ways to end ----------------------------------------------------------------------------------------------------
+
+    def end(self, activation: Activation, status: RunStatus, outcome: bytes, writes: list[Write]) -> None:
+        """The code returned: stop what its branches left open, then end."""
+        if activation.calls:
+            activation.halt("end", writes, lambda: self._last(activation, status, outcome, [], None), cancel=True)
+        else:
+            activation.stopping = "end"
+            self._last(activation, status, outcome, writes, None)
+
+    def undo(
+        self, activation: Activation, outcome: bytes, writes: list[Write], *, report: FailureReport | None, log: Entry | None = None
+    ) -> None:
+        """A business failure or a cancel: in one commit nothing new may start; then the undos run; then it ends."""
+        payload = None if report is None else reports.encode(report)
+        if log is not None:
+            writes.append(log)
+        writes.extend((activation.state("undoing", wake_at=0.0), SetEnd(run=activation.run.id, outcome=outcome, report=payload)))
+        writes.extend(self._cancelled_children(activation))
+        if hasattr(activation, "turn"):
+            self.host.loop.hidden(activation.turn.drop)
+        activation.halt("undo", writes, lambda: self.host.spawn(lambda: self._undo(activation, outcome, report)), cancel=True)
+
+    def cancel(self, activation: Activation, why: str) -> None:
+        """Cancel it, unless it is ending."""
+        if activation.stopping not in ("undo", "end"):
+            error = RunCancelled(activation.run.address, why)
+            self.undo(activation, encode_failure(error), [], report=None, log=activation.log("cancelling", name=why[:200]))
+
+    def time_out(self, activation: Activation) -> None:
+        """Its deadline passed."""
+        error = RunTimedOut(activation.run.address)
+        report = FailureReport(
+            failure="timeout",
+            reason=None,
+            what=str(error),
+            where="deadline",
+            remedy="Start another run with a later deadline, or `fork` this one.",
+        )
+        self.undo(activation, encode_failure(error), [], report=report, log=activation.log("cancelling", name="deadline"))
+
+    def resume(self, activation: Activation) -> None:
+        """A run that was undoing when its process ended, or whose undo was paused."""
+        activation.stopping = "undo"
+        outcome = activation.run.outcome or b"null"
+        report = reports.decode(activation.run.report)
+        self.host.spawn(lambda: self._undo(activation, outcome, report))
+
+    # --- the undos ------------------------------------------------------------------------------------------------------
+
+    async def _undo(self, activation: Activation, outcome: bytes, report: FailureReport | None) -> None:
+        not_undone: list[str] = []
+        events = await self.host.store.undoable(activation.run.id, activation.round)
+        for undo in saga.pending(events):
+            if not self.host.live(activation) or activation.stopping != "undo":
+                return
+            if not await _Undoing(self.host, activation, undo, events, not_undone).run():
+                return
+        if self.host.live(activation) and activation.stopping == "undo":
+            if not_undone:
+                report = evolve(report or _plain_report(outcome), not_undone=tuple(not_undone))
+            self._last(activation, status_after(outcome), outcome, [], report)
+
+    # --- the last commit ------------------------------------------------------------------------------------------------
+
+    def _last(
+        self, activation: Activation, status: RunStatus, outcome: bytes, writes: list[Write], report: FailureReport | None
+    ) -> None:
+        host, run = self.host, activation.run
+        payload = None if report is None else reports.encode(report)
+        writes.append(activation.state(status))
+        writes.append(SetEnd(run=run.id, outcome=outcome, report=payload, ended_at=host.clock.wall()))
+        writes.append(activation.log(status, outcome=outcome))
+        writes.extend(self._cancelled_children(activation))
+        error = encode_failure(RunEnded(run.address, status))
+        unanswered = [*activation.unanswered.values(), *activation.mailbox.all()]
+        for envelope in unanswered:
+            writes.extend(host.reply(envelope, None, error))
+        writes.append(Bury(run.id))
+        if run.parent is not None:
+            writes.extend(host.notice("~child", run.parent, str(run.address), status, outcome))
+        for envelope in unanswered:
+            if envelope.type == "~watch" and envelope.reply_to is not None:
+                writes.extend(host.notice("~child", envelope.reply_to, str(run.address), status, outcome))
+        activation.submit(writes, lambda: host.ended(activation, status, outcome))
+
+    def _cancelled_children(self, activation: Activation) -> list[Write]:
+        writes: list[Write] = []
+        for child in activation.children.values():
+            writes.append(self.host.envelope(child, "~cancel", b"its parent ended", sender=str(activation)))
+            writes.append(Wake(child, 0.0))
+        activation.children.clear()
+        return writes
+
+
+def status_after(outcome: bytes) -> RunStatus:
+    """How a run ends once its undos are done."""
+    error = decode_failure(outcome)
+    return "cancelled" if isinstance(error, RunCancelled) and not isinstance(error, RunTimedOut) else "failed"
+
+
+def _plain_report(outcome: bytes) -> FailureReport:
+    return FailureReport(failure="cancelled", reason=None, what=str(decode_failure(outcome)), where="")
+
+
+@define(eq=False)
+class _Undoing:
+    """One undo: its attempts, until it is recorded or paused."""
+
+    host: Host
+    activation: Activation
+    undo: Undo
+    events: list[Event]
+    not_undone: list[str]
+
+    async def run(self) -> bool:
+        """True if the next undo may begin."""
+        entry = self.undo.entry
+        found = find_step(entry.ref or "")
+        fn = found.undo if found is not None and entry.kind == "step" else (found.fn if found is not None else None)
+        if fn is None:
+            return self._pause(f"step {entry.ref} has no undo any more, or cannot be imported")
+        step = declaration(fn) or Step(fn, getattr(fn, "__qualname__", "undo"))
+        identity = Identity(self.undo.branch, step.name, 0)
+        arguments = self._arguments(found, step) if entry.kind == "step" and found is not None else self._child_key()
+        if arguments is None:
+            self.not_undone.append(f"{entry.name} ({entry.status}): its undo does not take an unknown outcome")
+            return await self._record(identity, "", 0, None)
+        return await self._attempts(step, identity, *arguments)
+
+    def _child_key(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        started = _start_input.decode(self.undo.entry.input or b"null", "start of a child")
+        return (started["run"].partition("/")[2],), {}
+
+    def _arguments(self, of: Step, step: Step) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The step's arguments, and its outcome if the undo takes it; None if it does not take an unknown one."""
+        entry = self.undo.entry
+        values = of.coder.decode(entry.input or b"null", f"recorded input of step {of.name}")
+        args, kwargs = of.split(values)
+        if "outcome" in step.signature.parameters and "outcome" not in of.signature.parameters:
+            if entry.status == "ok":
+                kwargs["outcome"] = of.outcome.decode(entry.outcome or b"null", f"recorded outcome of step {of.name}")
+            elif not _takes_none(step.hints.get("outcome", Any)):
+                return None
+            else:
+                kwargs["outcome"] = None
+        return tuple(args), kwargs
+
+    async def _attempts(self, step: Step, identity: Identity, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        tries = [e for _, e in self.events if e.kind == "try" and e.branch == identity.branch]
+        number = len(tries) + 1
+        first_at = tries[0].at if tries else self.host.clock.wall()
+        while True:
+            try:
+                await self._attempt(step, identity, number, args, kwargs)
+            except Exception as error:  # noqa: BLE001  (whatever an undo raises is judged)
+                elapsed_s = self.host.clock.wall() - first_at
+                decision = retry.decide(step.retry, number, error, elapsed_s=elapsed_s, die=self.host.chance.jitter())
+                if not isinstance(decision, RetryAfter):
+                    return self._pause(f"undo {step.name} failed: {type(error).__qualname__}: {error}", number)
+                await self._record(identity, "failed", number, encode_failure(error), kind="try")
+                number += 1
+                await anyio.sleep(decision.delay_s)
+            else:
+                return await self._record(identity, "ok", number, None)
+
+    async def _attempt(self, step: Step, identity: Identity, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        timeout_s = step.timeout_s
+        deadline = None if timeout_s is None else moment(self.host.clock.wall() + timeout_s)
+        key = self.host.idempotency_key(self.activation, identity)
+        token = current.set(StepInfo(key=key, name=step.name, attempt=number, deadline=deadline))
+        try:
+            with anyio.move_on_after(timeout_s) as scope:
+                await perform(self.host, step, step.bind(args, kwargs))
+            if scope.cancelled_caught:
+                raise StepTimeout(step.name, timeout_s or 0.0)
+        finally:
+            current.reset(token)
+
+    async def _record(self, identity: Identity, status: Any, number: int, outcome: bytes | None, kind: str = "undo") -> bool:
+        at = self.host.clock.wall()
+        entry = new_entry(
+            self.activation.run.id, self.activation.round, kind, identity, at=at, status=status, attempt=number, outcome=outcome
+        )
+        durable = anyio.Event()
+        self.activation.submit([entry], durable.set)
+        await durable.wait()
+        return self.host.live(self.activation)
+
+    def _pause(self, what: str, number: int = 0) -> bool:
+        report = reports.plain("undo", what, f"{self.undo.branch}:{self.undo.entry.name}#0", attempt=number)
+        self.activation.pause("undo", report, [])
+        return False
+
+
+def _takes_none(annotation: Any) -> bool:
+    return annotation in (Any, None, type(None), object) or type(None) in typing.get_args(annotation)

@@ -1,0 +1,399 @@
+"""What all live runs of one process share: who is in memory, how messages travel between them, and how a run is loaded."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, copy_context
+
+import anyio
+from anyio.abc import TaskGroup
+from attrs import define, evolve
+
+from actorflow.actor import Kind
+from actorflow.clock import Chance, Clock
+from actorflow.codec import RecordCoder, check_size, coder
+from actorflow.errors import StoreError, Undecodable
+from actorflow.kernel.journal import entry as new_entry
+from actorflow.policies.limits import Limits
+from actorflow.records import (
+    ENDED,
+    Address,
+    Consume,
+    Entry,
+    Envelope,
+    Identity,
+    Lease,
+    Refusal,
+    Run,
+    RunStatus,
+    SetEnd,
+    Wake,
+    Write,
+)
+from actorflow.runtime import reports
+from actorflow.runtime.activation import Activation
+from actorflow.runtime.answers import notice
+from actorflow.runtime.ending import Ending
+from actorflow.runtime.loading import Loading
+from actorflow.runtime.loops import Loop, Signal
+from actorflow.runtime.timers import Timers
+from actorflow.runtime.workers import Workers
+from actorflow.step import Mark, current
+from actorflow.stores import Store
+from actorflow.stores.committer import Committer
+
+log = logging.getLogger("actorflow")
+
+
+@define(eq=False)
+class Waiter:
+    """Somebody outside who waits for the end of a run, or for an answer."""
+
+    signal: Signal
+    status: str = ""
+    payload: bytes = b""
+
+
+@define(eq=False)
+class Mail:
+    """The envelopes and answers of one commit: shown to nobody before it is durable."""
+
+    host: Host
+    envelopes: list[Envelope]
+    answers: list[Consume]
+
+    def accepted(self) -> None:
+        for envelope in self.envelopes:
+            self.host.reserve(envelope, -1)
+            self.host.arrived(envelope)
+        for answer in self.answers:
+            self.host.answered(answer.id, "ok", answer.answer or b"null")
+
+    def refused(self) -> None:
+        for envelope in self.envelopes:
+            self.host.reserve(envelope, -1)
+
+
+NO_MAIL = ()
+
+
+class Host:
+    """The shared part of a runtime. Owned by `Runtime`; nothing here outlives it."""
+
+    def __init__(
+        self, *, store: Store, lease: Lease, kinds: dict[str, Kind], limits: Limits, clock: Clock, chance: Chance, loop: Loop, group: TaskGroup
+    ) -> None:
+        self.store, self.lease, self.kinds, self.limits = store, lease, kinds, limits
+        self.clock, self.chance, self.loop, self.group = clock, chance, loop, group
+        self.committer = Committer(store, lease.fence, limits.batch_max, self.on_stop)
+        recheck_s = getattr(clock, "recheck_s", 1.0)
+        self.timers = Timers(clock.wall, loop, recheck_s)
+        self.deadlines = Timers(clock.monotonic, loop, math.inf)
+        self.workers = Workers(group, loop)
+        self.threads = anyio.CapacityLimiter(limits.threads_max)
+        self.processes = anyio.CapacityLimiter(limits.processes_max)
+        self.ending = Ending(self)
+        self.loading = Loading(self)
+        self.context: Context = copy_context()
+        self.context.run(current.set, Mark())
+        self.resident: dict[int, Activation] = {}
+        self.by_address: dict[Address, Activation] = {}
+        self.results: dict[int, list[Waiter]] = {}
+        self.replies: dict[int, list[Waiter]] = {}
+        self.asks: dict[int, dict[str, int]] = {}  #: who asks whom, for cycles
+        self.closing = False  #: nothing new is taken in
+        self.lost = Signal(loop)
+        self._resting: OrderedDict[int, float] = OrderedDict()
+        self._sweep_armed = False
+        self._bugs: dict[int, int] = {}
+        self._run_id, self._message_id = lease.run_id_last, lease.message_id_last
+
+    # --- names and records ----------------------------------------------------------------------------------------------
+
+    def idempotency_key(self, activation: Activation, identity: Identity) -> str:
+        """The same over attempts, crashes and `retry`."""
+        run = activation.run
+        return f"{self.lease.store_id}/{run.kind}/{run.key}/{activation.round}/{identity.branch}/{identity.name}/{identity.n}"
+
+    def checked(self, payload: bytes, what: str) -> bytes:
+        """The payload, if it is not too large to be stored."""
+        check_size(payload, what, self.limits.payload_bytes_max)
+        return payload
+
+    def kind_of(self, name: str) -> Kind:
+        """The registered class, or a blank one that can only be ended."""
+        return self.kinds.get(name) or _blank(name)
+
+    def mailbox_max(self, kind: str) -> int:
+        registered = self.kinds.get(kind)
+        return self.limits.mailbox_depth_max if registered is None or registered.mailbox_max is None else registered.mailbox_max
+
+    def new_run(
+        self, to: Address, fields: bytes, *, deadline_at: float | None, parent: int | None = None, detached: bool = False
+    ) -> Run:
+        """A run to be accepted."""
+        self._run_id += 1
+        at = self.clock.wall()
+        return Run(
+            id=self._run_id,
+            kind=to.kind,
+            key=to.key,
+            status="running",
+            wake_at=0.0,
+            seed=self.chance.seed(),
+            deadline_at=deadline_at,
+            parent=parent,
+            detached=detached,
+            created_at=at,
+            updated_at=at,
+            input=fields,
+        )
+
+    def begun(self, run: Run) -> Entry:
+        """The event of its acceptance."""
+        return new_entry(run.id, 0, "started", Identity("", run.kind, 0), at=run.created_at, status="")
+
+    def envelope(
+        self,
+        run: int,
+        type_: str,
+        body: bytes,
+        *,
+        sender: str,
+        key: str | None = None,
+        due_at: float | None = None,
+        reply_to: int | None = None,
+    ) -> Envelope:
+        """A message to be accepted."""
+        self._message_id += 1
+        return Envelope(self._message_id, run, type_, key, body, sender, self.clock.wall(), due_at, reply_to)
+
+    def notice(self, type_: str, run: int, of: str, status: str, outcome: bytes | None) -> list[Write]:
+        """What the system tells a run."""
+        body = notice.encode({"of": of, "status": status, "outcome": None if outcome is None else outcome.decode()}, "notice")
+        return [self.envelope(run, type_, body, sender=of), Wake(run, 0.0)]
+
+    def reply(self, envelope: Envelope | None, value: bytes | None, error: bytes | None) -> list[Write]:
+        """What tells an asking run its answer; nothing if a client asked (it waits here) or nobody did."""
+        if envelope is None or envelope.type.startswith("~"):
+            return []
+        if envelope.reply_to is None:
+            if error is not None:
+                self.answered(envelope.id, "failed", error)
+            return []
+        status = "ok" if error is None else "failed"
+        return self.notice("~reply", envelope.reply_to, envelope.key or "", status, value if error is None else error)
+
+    def cycle(self, asker: int, target: int) -> list[str] | None:
+        """The circle that this ask would close, or None."""
+        path, seen, todo = {asker: ""}, {asker}, [(target, [asker, target])]
+        while todo:
+            run, trail = todo.pop()
+            if run == asker:
+                return [str(self.resident[r].run.address) if r in self.resident else str(r) for r in trail]
+            if run not in seen:
+                seen.add(run)
+                todo.extend((nxt, [*trail, nxt]) for nxt in self.asks.get(run, {}).values())
+        del path
+        return None
+
+    # --- who is in memory -----------------------------------------------------------------------------------------------
+
+    def live(self, activation: Activation) -> bool:
+        """True until it was dropped."""
+        return self.resident.get(activation.run.id) is activation
+
+    def add(self, activation: Activation) -> None:
+        self.resident[activation.run.id] = self.by_address[activation.run.address] = activation
+
+    def remove(self, activation: Activation) -> None:
+        """Drop it from memory; nothing is written."""
+        if self.live(activation):
+            del self.resident[activation.run.id], self.by_address[activation.run.address]
+            self._resting.pop(activation.run.id, None)
+            self.asks.pop(activation.run.id, None)
+            activation.drop()
+
+    async def find(self, address: Address, *, whole: bool = False) -> Run | None:
+        """The run under that address, with the status it has now.
+
+        Args:
+            address: Which one.
+            whole: Its payloads are needed, too.
+        """
+        activation = self.by_address.get(address)
+        if activation is not None and not whole:
+            return evolve(activation.run, status=activation.status)
+        return await self.store.find(address)
+
+    def depth(self, run: int) -> int:
+        """Messages that wait for it, as far as is known in memory."""
+        activation = self.resident.get(run)
+        return 0 if activation is None else activation.mailbox.depth
+
+    def rest(self, activation: Activation) -> None:
+        """It may only wait now: let it leave memory after a while, or at once if too many do."""
+        run = activation.run.id
+        self._resting.pop(run, None)
+        if not activation.idle:
+            return
+        self._resting[run] = self.clock.monotonic()
+        if len(self._resting) > self.limits.resident_max:
+            self.passivate(self.resident[next(iter(self._resting))])
+        if not self._sweep_armed:
+            self._sweep_armed = True
+            self.deadlines.after(self.limits.passivate_after_s, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweep_armed = False
+        until = self.clock.monotonic() - self.limits.passivate_after_s
+        while self._resting:
+            run, since = next(iter(self._resting.items()))
+            if since > until:
+                self._sweep_armed = True
+                self.deadlines.after(max(since - until, 0.001), self._sweep)
+                return
+            self.passivate(self.resident[run])
+
+    def passivate(self, activation: Activation) -> None:
+        """Drop a run that only waits; it is loaded again when a message or its moment comes."""
+        self._resting.pop(activation.run.id, None)
+        if not activation.idle:
+            return
+        writes: list[Write] = []
+        activation.place(writes)
+        if writes:  # A message that nobody wants yet had set `wake_at`; the row must say when it really goes on.
+            activation.submit(writes, lambda: self.passivate(activation))
+            return
+        self.remove(activation)
+        if activation.wake_at is not None:
+            self.loading.expect(activation.wake_at, activation.run.id)
+
+    # --- messages -------------------------------------------------------------------------------------------------------
+
+    def post(self, writes: Sequence[Write]) -> Mail:
+        """Take note of the mail of a commit that is on its way."""
+        envelopes = [write for write in writes if type(write) is Envelope]
+        answers = [write for write in writes if type(write) is Consume and write.answer is not None]
+        for envelope in envelopes:
+            self.reserve(envelope, 1)
+        return Mail(self, envelopes, answers)
+
+    def reserve(self, envelope: Envelope, places: int) -> None:
+        activation = self.resident.get(envelope.run)
+        if activation is not None:
+            activation.mailbox.reserved = max(0, activation.mailbox.reserved + places)
+
+    def arrived(self, envelope: Envelope) -> None:
+        """A message is durable: its receiver sees it, or is loaded."""
+        activation = self.resident.get(envelope.run)
+        if activation is not None:
+            activation.arrived(envelope)
+        elif envelope.due_at is not None and envelope.due_at > self.clock.wall():
+            self.loading.expect(envelope.due_at, envelope.run)
+        else:
+            self.loading.wake(envelope.run, envelope)
+
+    def answered(self, message: int, status: str, payload: bytes) -> None:
+        """Tell the clients that wait for the answer to that message."""
+        for waiter in self.replies.pop(message, ()):
+            waiter.status, waiter.payload = status, payload
+            waiter.signal.set()
+
+    # --- what became of a run -------------------------------------------------------------------------------------------
+
+    def ended(self, activation: Activation, status: RunStatus, outcome: bytes) -> None:
+        """Its end is durable."""
+        self._bugs.pop(activation.run.id, None)
+        self.remove(activation)
+        self._tell(activation.run.id, status, outcome)
+
+    def gone(self, activation: Activation) -> None:
+        """Its pause is durable."""
+        self.remove(activation)
+        self._tell(activation.run.id, "paused", b"")
+
+    def _tell(self, run: int, status: str, payload: bytes) -> None:
+        for waiter in self.results.pop(run, ()):
+            waiter.status, waiter.payload = status, payload
+            waiter.signal.set()
+
+    def refused(self, activation: Activation, refusal: Refusal | StoreError) -> None:
+        """A commit was not taken: what it led to must not be; begin again from what is durable."""
+        if self.live(activation) and not isinstance(refusal, StoreError):
+            log.warning("a commit of %s was refused (%s); it is loaded again", activation, refusal)
+            self.remove(activation)
+            self.deadlines.after(1.0, lambda: self.loading.wake(activation.run.id))
+
+    def reload(self, activation: Activation) -> None:
+        """Drop it and load it again."""
+        self.remove(activation)
+        self.loading.wake(activation.run.id)
+
+    def tried_before(self, run: int, delivered: int) -> bool:
+        """True if its code failed before without getting further since."""
+        before = self._bugs.get(run)
+        self._bugs[run] = delivered
+        return before is not None and delivered <= before
+
+    def forget_bugs(self, run: int) -> None:
+        """An operator resumes it: a new budget."""
+        self._bugs.pop(run, None)
+
+    def unreadable(self, run: Run, error: Undecodable) -> list[Write]:
+        """The writes that set a run aside whose rows cannot be read."""
+        return self.set_aside(run, "undecodable", str(error))
+
+    def set_aside(self, run: Run, reason: str, what: str) -> list[Write]:
+        """The writes that pause a run that is not in memory."""
+        from actorflow.records import SetState  # noqa: PLC0415
+
+        report = reports.encode(reports.plain(reason, what, str(run.address)))  # type: ignore[arg-type]
+        at = self.clock.wall()
+        state = SetState(run=run.id, status="paused", reason=reason, wake_at=None, crashes=run.crashes, at=at)  # type: ignore[arg-type]
+        paused = new_entry(run.id, run.round, "paused", Identity("", reason, 0), at=at, outcome=report)
+        return [state, SetEnd(run=run.id, report=report), paused]
+
+    # --- tasks ----------------------------------------------------------------------------------------------------------
+
+    def spawn(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Run something beside; what it raises is logged, and takes nobody along."""
+
+        async def guarded() -> None:
+            try:
+                await call()
+            except StoreError as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("a task of the runtime failed")
+
+        self.group.start_soon(guarded)
+
+    def on_stop(self, error: StoreError) -> None:
+        """The store takes no more writes: nothing that is in memory may go on."""
+        for activation in list(self.resident.values()):
+            self.remove(activation)
+        for waiters in (*self.results.values(), *self.replies.values()):
+            for waiter in waiters:
+                waiter.status = "stopped"
+                waiter.signal.set()
+        self.results.clear()
+        self.replies.clear()
+        self.lost.set()
+
+
+def ended(run: Run) -> bool:
+    """True if nothing more can happen to it."""
+    return run.status in ENDED
+
+
+def _blank(name: str) -> Kind:
+    return Kind(
+        cls=object, name=name, coder=RecordCoder({}), fields=(), attributes=frozenset(), returns=object, outcome=coder(object), queries={}, fails=(),
+        mailbox_max=None, passivate_after_s=None,
+    )  # fmt: skip
+
+

@@ -1,0 +1,150 @@
+"""Loading runs into memory: after a start, when a moment comes, when a message arrives. A few at a time.
+
+Runs that wait are rows. This room holds the next moments of those that are not in memory (a window over the index of
+`wake_at`), and loads a run when its time has come.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+import anyio
+from attrs import define, field
+
+from actorflow.errors import ActorflowError, StoreError, Undecodable
+from actorflow.records import ENDED, Commit, Envelope, Loaded
+from actorflow.runtime import reports
+
+if TYPE_CHECKING:
+    from actorflow.runtime.host import Host
+
+log = logging.getLogger("actorflow")
+
+SUSPECT_CRASHES = 2  #: from so many on, a run is started alone
+SUSPECT_ALONE_S = 30.0
+
+
+@define(eq=False)
+class Loading:
+    """Who is to be loaded, and when."""
+
+    host: Host
+    _queue: deque[int] = field(factory=deque, init=False)
+    _arrivals: dict[int, list[Envelope]] = field(factory=dict, init=False)  #: by run that is queued or being loaded
+    _wake: anyio.Event | None = field(default=None, init=False)
+    _horizon: tuple[float, int] = field(default=(-math.inf, 0), init=False)  #: all rows up to here are known
+    _suspect: int | None = field(default=None, init=False)
+    _suspects: deque[int] = field(factory=deque, init=False)
+
+    def wake(self, run: int, envelope: Envelope | None = None) -> None:
+        """Load that run soon; a message that arrived meanwhile is handed over then."""
+        if self.host.closing:
+            return
+        if run in self.host.resident:
+            if envelope is not None:
+                self.host.resident[run].arrived(envelope)
+            return
+        if run not in self._arrivals:
+            self._arrivals[run] = []
+            self._queue.append(run)
+            if self._wake is not None:
+                self._wake.set()
+        if envelope is not None:
+            self._arrivals[run].append(envelope)
+
+    def expected(self, run: int) -> bool:
+        """True while it is queued or being loaded."""
+        return run in self._arrivals
+
+    def expect(self, due: float, run: int) -> None:
+        """That run, not in memory, goes on at *due*; one beyond the window is found when the window gets there."""
+        if (due, run) <= self._horizon:
+            self.host.timers.at(due, lambda: self._due(run))
+
+    def _due(self, run: int) -> None:
+        if run not in self.host.resident:
+            self.wake(run)
+
+    async def look_ahead(self) -> None:
+        """Move the window over the rows by one page."""
+        limit = self.host.limits.timers_ahead_max
+        rows = await self.host.store.due(after=self._horizon, limit=limit)
+        self._horizon = rows[-1] if len(rows) == limit else (math.inf, 0)
+        for due, run in rows:
+            self.host.timers.at(due, lambda run=run: self._due(run))  # type: ignore[misc]
+        if rows and self._horizon[0] < math.inf:
+            self.host.timers.at(self._horizon[0], lambda: self.host.spawn(self.look_ahead))
+
+    async def run(self) -> None:
+        """Load for ever, a few at a time."""
+        limiter = anyio.CapacityLimiter(self.host.limits.recoveries_max)
+        async with anyio.create_task_group() as group:
+            while True:
+                while self._queue:
+                    await limiter.acquire_on_behalf_of(run := self._queue.popleft())
+                    group.start_soon(self._load, run, limiter)
+                self._wake = anyio.Event()
+                await self._wake.wait()
+                self._wake = None
+
+    async def _load(self, run: int, limiter: anyio.CapacityLimiter) -> None:
+        try:
+            await self._activate(run)
+        except StoreError as error:
+            log.warning("run %s could not be loaded: %s", run, error)
+        except Exception:
+            log.exception("run %s could not be loaded", run)
+        finally:
+            limiter.release_on_behalf_of(run)
+            self._arrivals.pop(run, None)
+
+    async def _activate(self, run: int) -> None:
+        try:
+            loaded = await self.host.store.load(run)
+        except Undecodable as error:
+            record = await self.host.store.get(run)
+            if record is not None and record.status not in (*ENDED, "paused"):
+                self.host.committer.submit(Commit(tuple(self.host.unreadable(record, error))), lambda _: None)
+            return
+        if loaded is not None and run not in self.host.resident:
+            self.enter(loaded, self._arrivals.get(run, []))
+
+    def enter(self, loaded: Loaded, arrivals: list[Envelope]) -> None:
+        """Put a run into memory and let it go on."""
+        from actorflow.runtime.activation import Activation  # noqa: PLC0415  (host -> loading -> activation -> host)
+
+        host, run = self.host, loaded.run
+        if run.status in ENDED or run.status == "paused" or host.closing:
+            return
+        activation = Activation(host, loaded, host.kind_of(run.kind))
+        host.add(activation)
+        for envelope in arrivals:
+            activation.mailbox.put(envelope)
+        cancel = next((e for e in activation.mailbox.all() if e.type == "~cancel"), None)
+        if run.status == "undoing":
+            host.ending.resume(activation)
+        elif cancel is not None:
+            activation.mailbox.remove(cancel)
+            host.ending.cancel(activation, cancel.body.decode())
+        elif run.crashes >= host.limits.crashes_max:
+            what = f"its process ended {run.crashes} times while it was at work"
+            activation.pause("interrupted", reports.plain("interrupted", what, str(run.address)), [])
+        elif run.kind not in host.kinds:
+            what = f"no class of kind {run.kind!r} is registered"
+            activation.pause("unregistered", reports.plain("unregistered", what, str(run.address)), [])
+        elif run.deadline_at is not None and run.deadline_at <= host.clock.wall():
+            host.ending.time_out(activation)
+        else:
+            self._begin(activation)
+
+    def _begin(self, activation: object) -> None:
+        from actorflow.runtime.activation import Activation  # noqa: PLC0415
+
+        assert isinstance(activation, Activation)
+        try:
+            activation.begin()
+        except (Undecodable, ActorflowError, TypeError) as error:
+            activation.pause("undecodable", reports.plain("undecodable", str(error), str(activation)), [])

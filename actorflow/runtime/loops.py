@@ -1,0 +1,148 @@
+"""What the runtime wants from a loop that anyio does not sell cheaply: hide the current task, park, post.
+
+While durable code runs, the loop has no current task, so timeouts, scopes and nurseries of the loop are refused there.
+It is done once per stretch, not per resume. All private names of both loops are in this one module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Protocol, TypeVar
+
+
+T = TypeVar("T")
+
+
+class Loop(Protocol):
+    """One running event loop."""
+
+    def post(self, fn: Callable[[], object], /) -> None:
+        """Run *fn* on the loop, soon; callable from any thread. Nothing happens if the loop is gone."""
+        ...
+
+    def hidden(self, fn: Callable[..., T], /, *args: Any) -> T:
+        """Call *fn* with no current task."""
+        ...
+
+    def parked(self) -> tuple[Awaitable[Any], Callable[[], object]]:
+        """Something to await once, and what ends that wait: the price of one future."""
+        ...
+
+
+class AsyncioLoop:
+    """asyncio, with or without uvloop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def post(self, fn: Callable[[], object], /) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(fn)
+
+    def hidden(self, fn: Callable[..., T], /, *args: Any) -> T:
+        task = asyncio.current_task()
+        if task is None:
+            return fn(*args)
+        asyncio.tasks._leave_task(self._loop, task)  # type: ignore[attr-defined]  # noqa: SLF001
+        try:
+            return fn(*args)
+        finally:
+            asyncio.tasks._enter_task(self._loop, task)  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def parked(self) -> tuple[Awaitable[Any], Callable[[], object]]:
+        future: asyncio.Future[None] = self._loop.create_future()
+
+        def wake() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        return future, wake
+
+
+class TrioLoop:
+    """trio."""
+
+    def __init__(self) -> None:
+        import trio  # noqa: PLC0415  (a service on asyncio shall not carry it)
+        from trio._core._run import GLOBAL_RUN_CONTEXT  # noqa: PLC0415, PLC2701
+
+        self._here: Any = GLOBAL_RUN_CONTEXT
+        self._trio = trio
+        self._token = trio.lowlevel.current_trio_token()
+
+    def post(self, fn: Callable[[], object], /) -> None:
+        try:
+            self._token.run_sync_soon(fn)
+        except self._trio.RunFinishedError:
+            return
+
+    def hidden(self, fn: Callable[..., T], /, *args: Any) -> T:
+        task = getattr(self._here, "task", None)
+        if task is None:
+            return fn(*args)
+        del self._here.task
+        try:
+            return fn(*args)
+        finally:
+            self._here.task = task
+
+    def parked(self) -> tuple[Awaitable[Any], Callable[[], object]]:
+        wait = _TrioWait(self._trio.lowlevel)
+        return wait, wait.wake
+
+
+class _TrioWait:
+    __slots__ = ("lowlevel", "over", "task")
+
+    def __init__(self, lowlevel: Any) -> None:
+        self.lowlevel, self.task = lowlevel, None
+        self.over = False
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if self.over:
+            return
+        self.task = self.lowlevel.current_task()
+        yield from self.lowlevel.wait_task_rescheduled(self._abort).__await__()
+
+    def _abort(self, _: object) -> Any:
+        self.over = True
+        return self.lowlevel.Abort.SUCCEEDED
+
+    def wake(self) -> None:
+        if not self.over and self.task is not None:
+            self.lowlevel.reschedule(self.task)
+        self.over = True
+
+
+def current_loop() -> Loop:
+    """The loop that is running here."""
+    try:
+        return AsyncioLoop()
+    except RuntimeError:  # No asyncio loop runs here, so it is the other one.
+        return TrioLoop()
+
+
+class Signal:
+    """An event that costs nothing until somebody waits for it. Set once, for ever."""
+
+    __slots__ = ("_loop", "_wakes", "is_set")
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop, self.is_set = loop, False
+        self._wakes: list[Callable[[], object]] | None = None
+
+    def set(self) -> None:
+        self.is_set = True
+        if self._wakes is not None:
+            wakes, self._wakes = self._wakes, None
+            for wake in wakes:
+                wake()
+
+    async def wait(self) -> None:
+        if not self.is_set:
+            wait, wake = self._loop.parked()
+            if self._wakes is None:
+                self._wakes = []
+            self._wakes.append(wake)
+            await wait

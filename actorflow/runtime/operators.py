@@ -1,0 +1,364 @@
+"""The acts of clients and operators, as the holder performs them. Each checks where the run stands, then writes one commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+from attrs import evolve
+
+from actorflow.codec import check_size
+from actorflow.errors import (
+    ActorPaused,
+    AskTimeout,
+    InvalidState,
+    KeyTaken,
+    MailboxFull,
+    RunEnded,
+    RunEnding,
+    RunPaused,
+    RunPruned,
+    StoreError,
+    StoreStopped,
+    UnknownKind,
+    UnknownMessage,
+    UnknownRun,
+)
+from actorflow.failures import decode_failure
+from actorflow.message import resolve
+from actorflow.operations import Decision, HistoryEntry, OnConflict, Page, RunInfo
+from actorflow.records import (
+    ENDED,
+    Address,
+    Commit,
+    Duplicate,
+    Envelope,
+    Loaded,
+    Prune,
+    Refusal,
+    Rejected,
+    Run,
+    RunQuery,
+    Taken,
+    Wake,
+    Write,
+)
+from actorflow.runtime import inspection, repairs, reports
+from actorflow.runtime.host import Waiter
+from actorflow.runtime.loops import Signal
+
+if TYPE_CHECKING:
+    from actorflow.runtime.activation import Activation
+    from actorflow.runtime.host import Host
+
+
+class Operators:
+    """`Operations` on the runs of this process's store."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._starting: dict[Address, Signal] = {}
+
+    # --- writing --------------------------------------------------------------------------------------------------------
+
+    async def write(self, writes: list[Write]) -> Refusal | None:
+        """Commit at the door: durable on return, or refused.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        host = self.host
+        if host.closing:
+            raise StoreStopped("the runtime is shutting down")
+        mail, done = host.post(writes), Signal(host.loop)
+        outcome: list[Refusal | StoreError | None] = []
+
+        def told(refusal: Refusal | StoreError | None) -> None:
+            outcome.append(refusal)
+            if refusal is None:
+                mail.accepted()
+            else:
+                mail.refused()
+            done.set()
+
+        host.committer.submit(Commit(tuple(writes)), told, door=True)
+        with anyio.CancelScope(shield=True):  # What was submitted will be written: the caller must learn it.
+            await done.wait()
+        if isinstance(outcome[0], StoreError):
+            raise outcome[0]
+        return outcome[0]
+
+    async def run(self, to: Address, *, whole: bool = False) -> Run:
+        """The run under that address.
+
+        Raises:
+            UnknownRun: There is none.
+        """
+        if self.host.closing:
+            raise StoreStopped("the runtime is shutting down")
+        found = await self.host.find(to, whole=whole)
+        if found is None:
+            raise UnknownRun(to)
+        return found
+
+    # --- start ----------------------------------------------------------------------------------------------------------
+
+    async def start(self, to: Address, *, input: bytes, on_conflict: OnConflict, deadline_s: float | None, request: str) -> None:
+        host = self.host
+        if to.kind not in host.kinds:
+            raise UnknownKind(to.kind, list(host.kinds))
+        check_size(input, f"input of {to}", host.limits.payload_bytes_max)
+        while (starting := self._starting.get(to)) is not None:
+            await starting.wait()
+        activation = host.by_address.get(to)
+        if activation is not None:
+            self._join(activation.run, input, on_conflict, request)
+            return
+        self._starting[to] = Signal(host.loop)
+        try:
+            deadline_at = None if deadline_s is None else host.clock.wall() + deadline_s
+            new = host.new_run(to, input, deadline_at=deadline_at)
+            refusal = await self.write([new, host.begun(new)._replace(ref=request)])
+            if isinstance(refusal, Taken):
+                await self._join_stored(refusal.run, input, on_conflict, request)
+            elif refusal is not None:
+                raise StoreStopped(f"the start was refused: {refusal}")
+            else:
+                host.loading.enter(Loaded(run=new), [])
+        finally:
+            self._starting.pop(to).set()
+
+    async def _join_stored(self, run: Run, input: bytes, on_conflict: OnConflict, request: str) -> None:
+        found = await self.host.store.find(run.address)
+        if found is None or found.input == b"":
+            raise RunPruned(run.address)
+        if on_conflict == "reject":
+            first = await self.host.store.history(found.id, limit=1)
+            if first and first[0].entry.ref == request:
+                return
+        self._join(found, input, on_conflict, request)
+
+    def _join(self, run: Run, input: bytes, on_conflict: OnConflict, request: str) -> None:
+        coder = self.host.kinds[run.kind].coder
+        same = run.input == input or coder.decode(run.input, "recorded input") == coder.decode(input, "input")
+        if not same:
+            raise KeyTaken(run.address, reports.shown(run.input), reports.shown(input))
+        if on_conflict == "reject":
+            raise KeyTaken(run.address, "a run with equal input", 'the same, with on_conflict="reject"')
+
+    # --- messages -------------------------------------------------------------------------------------------------------
+
+    async def tell(self, to: Address, *, type: str, body: bytes, key: str | None, after_s: float | None) -> None:
+        due_at = None if after_s is None else self.host.clock.wall() + after_s
+        await self._send(to, type, body, key, due_at)
+
+    async def _send(self, to: Address, type_: str, body: bytes, key: str | None, due_at: float | None, waiter: Waiter | None = None) -> Envelope:
+        """Accept a message; returns the one that was accepted first under that key."""
+        host = self.host
+        check_size(body, f"message to {to}", host.limits.payload_bytes_max)
+        self._check_type(to, type_)
+        target = await self.run(to)
+        if key is not None and (target.status in ENDED or target.status == "undoing"):
+            earlier = await host.store.message(target.id, key)
+            if earlier is not None:
+                return self._same(earlier, type_, body)
+        target = await self._accepting(to, ask=waiter is not None)
+        envelope = host.envelope(target.id, type_, body, sender="", key=key, due_at=due_at)
+        if waiter is not None:
+            host.replies.setdefault(envelope.id, []).append(waiter)
+        refusal = await self.write([envelope, Wake(target.id, due_at or 0.0)])
+        if isinstance(refusal, Duplicate):
+            host.replies.pop(envelope.id, None)
+            return self._same(refusal.envelope, type_, body)
+        if isinstance(refusal, Rejected | Taken):
+            raise StoreStopped(f"the message was refused: {refusal}")
+        return envelope
+
+    def _check_type(self, to: Address, type_: str) -> None:
+        if type_.startswith("~"):
+            raise UnknownMessage(f"{type_} is a message of the system; it cannot be sent to {to}.")
+        if to.kind in self.host.kinds:
+            resolve(type_)
+
+    @staticmethod
+    def _same(earlier: Envelope, type_: str, body: bytes) -> Envelope:
+        if (earlier.type, earlier.body) != (type_, body):
+            given = f"{type_} {reports.shown(body)}"
+            raise KeyTaken(f"message key {earlier.key!r}", f"{earlier.type} {reports.shown(earlier.body)}", given)
+        return earlier
+
+    async def _accepting(self, to: Address, *, ask: bool) -> Run:
+        """The run, if it takes messages now; from here to the submit nothing waits."""
+        host = self.host
+        target = await self.run(to)
+        depth = host.depth(target.id)
+        if target.status == "paused" or target.id not in host.resident:
+            loaded = await host.store.load(target.id) if target.status == "paused" else None
+            depth = len(loaded.mailbox) if loaded is not None else 0
+            target = await self.run(to)
+        if target.status in ENDED:
+            raise RunEnded(to, target.status)
+        if target.status == "undoing":
+            raise RunEnding(to)
+        if ask and target.status == "paused":
+            raise ActorPaused(to, target.reason or "", reports.decode(target.report))
+        if depth >= host.mailbox_max(to.kind):
+            raise MailboxFull(to, host.mailbox_max(to.kind))
+        return target
+
+    async def ask(self, to: Address, *, type: str, body: bytes, key: str, within_s: float) -> bytes:
+        host = self.host
+        waiter = Waiter(Signal(host.loop))
+        with anyio.move_on_after(within_s):
+            envelope = await self._send(to, type, body, key, None, waiter)
+            if envelope.state != "pending" and envelope.answer is not None:
+                return envelope.answer
+            if waiter not in host.replies.get(envelope.id, ()) and not waiter.status:
+                host.replies.setdefault(envelope.id, []).append(waiter)
+                now = await host.store.message(envelope.run, key)
+                if now is not None and now.answer is not None:
+                    return now.answer
+                if now is not None and now.state == "dead":
+                    raise RunEnded(to, "ended")
+            await waiter.signal.wait()
+            if waiter.status == "ok":
+                return waiter.payload
+            if waiter.status == "failed":
+                raise decode_failure(waiter.payload)
+            raise host.committer.stopped or StoreStopped("the runtime is shutting down")
+        raise AskTimeout(to, within_s)
+
+    # --- waiting and looking --------------------------------------------------------------------------------------------
+
+    async def result(self, to: Address, *, wait_paused: bool) -> bytes:
+        host = self.host
+        while True:
+            target = await self.run(to)
+            waiter = Waiter(Signal(host.loop))
+            waiters = host.results.setdefault(target.id, [])
+            waiters.append(waiter)
+            try:
+                if target.id not in host.resident:
+                    target = await self.run(to, whole=True)
+                    if not waiter.status:
+                        waiter.status, waiter.payload = target.status, target.outcome or b"null"
+                if not waiter.status or waiter.status in ("running", "waiting", "undoing", "pending"):
+                    waiter.status = ""
+                    await waiter.signal.wait()
+                elif waiter.status == "paused" and wait_paused:
+                    await waiter.signal.wait()
+            finally:
+                if waiter in waiters:
+                    waiters.remove(waiter)
+                if not waiters and host.results.get(target.id) is waiters:
+                    del host.results[target.id]
+            match waiter.status:
+                case "completed":
+                    return waiter.payload
+                case "failed" | "cancelled":
+                    raise decode_failure(waiter.payload)
+                case "paused" if not wait_paused:
+                    stored = await host.store.find(to)
+                    if stored is not None and stored.status == "paused":
+                        raise RunPaused(to, stored.reason or "", reports.decode(stored.report))
+                case "stopped":
+                    raise host.committer.stopped or StoreStopped("the runtime is shutting down")
+                case _:
+                    pass
+
+    async def query(self, to: Address, *, name: str, arguments: bytes) -> bytes:
+        return inspection.query(self.host, await self.run(to, whole=True), name, arguments)
+
+    async def status(self, to: Address) -> RunInfo:
+        return await inspection.info(self.host, await self.run(to, whole=True))
+
+    async def history(self, to: Address, *, after: int, limit: int) -> tuple[HistoryEntry, ...]:
+        run = await self.run(to)
+        events = await self.host.store.history(run.id, after=after, limit=min(limit, 10_000))
+        return tuple(inspection.shown(event) for event in events)
+
+    async def why(self, to: Address) -> str:
+        return await inspection.why(self.host, await self.run(to, whole=True))
+
+    async def runs(self, query: RunQuery) -> Page:
+        query = evolve(query, limit=max(1, min(query.limit, 1_000)))
+        rows = await self.host.store.runs(query)
+        infos = [await inspection.info(self.host, row, loops=False) for row in rows]
+        return Page(runs=tuple(infos), next=rows[-1].id if len(rows) == query.limit else None)
+
+    async def counts(self) -> dict[str, int]:
+        return await self.host.store.counts()
+
+    # --- operators ------------------------------------------------------------------------------------------------------
+
+    async def _activation(self, to: Address, verb: str) -> Activation:
+        """The run in memory (loaded if need be, not driven), for an act that changes it."""
+        host = self.host
+        while True:
+            run = await self.run(to)
+            if (activation := host.by_address.get(to)) is not None:
+                return activation
+            if run.status in ENDED:
+                raise RunEnded(to, run.status)
+            host.loading.wake(run.id)
+            while host.by_address.get(to) is None and host.loading.expected(run.id):
+                await anyio.lowlevel.checkpoint()
+            if host.by_address.get(to) is None and (await self.run(to)).status == "paused":
+                raise InvalidState(verb, to, "paused", "")
+
+    async def cancel(self, to: Address, *, why: str) -> bool:
+        host = self.host
+        run = await self.run(to)
+        if run.status in ENDED:
+            return False
+        if run.status == "paused":
+            await repairs.cancel_paused(self, run, why)
+            return True
+        try:
+            activation = await self._activation(to, "cancel")
+        except RunEnded:
+            return False
+        except InvalidState:
+            return await self.cancel(to, why=why)
+        host.ending.cancel(activation, why)
+        await self._settled(activation)
+        return True
+
+    async def _settled(self, activation: Activation) -> None:
+        """Wait until what was just submitted for it is durable."""
+        done = Signal(self.host.loop)
+        self.host.committer.submit(Commit(()), lambda _: done.set())
+        await done.wait()
+
+    async def pause(self, to: Address) -> None:
+        run = await self.run(to)
+        if run.status == "paused":
+            return
+        activation = await self._activation(to, "pause")
+        if activation.stopping is None:
+            activation.pause("operator", reports.plain("operator", "an operator paused it"), [])
+        while self.host.live(activation) and activation.stopping == "pause":
+            waiter = Waiter(Signal(self.host.loop))
+            self.host.results.setdefault(run.id, []).append(waiter)
+            await waiter.signal.wait()
+
+    async def resume(self, to: Address) -> None:
+        await repairs.resume(self, await self.run(to, whole=True))
+
+    async def retry(self, to: Address) -> None:
+        await repairs.retry(self, await self.run(to, whole=True))
+
+    async def skip(self, to: Address, *, value: bytes) -> None:
+        await repairs.skip(self, await self.run(to, whole=True), value)
+
+    async def decide(self, to: Address, *, call: str, decision: Decision) -> None:
+        await repairs.decide(self, await self.run(to, whole=True), call, decision)
+
+    async def fork(self, to: Address, *, key: str, at: int | None, input: bytes | None, keep: bool) -> None:
+        await repairs.fork(self, await self.run(to, whole=True), key, at, input, keep=keep)
+
+    async def prune(self, to: Address) -> None:
+        run = await self.run(to)
+        if run.status not in ENDED:
+            raise InvalidState("prune", to, run.status, "Only a run that has ended can be pruned.")
+        await self.write([Prune(run.id)])

@@ -1,0 +1,234 @@
+"""Repairs of paused runs: resume, retry, skip, decide, fork. One commit each, then the run is loaded again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from actorflow.errors import GaveUp, InvalidState, KeyTaken, RunCancelled, RunEnded
+from actorflow.failures import encode_failure
+from actorflow.kernel.journal import DELIVERED
+from actorflow.kernel.journal import entry as new_entry
+from actorflow.operations import Decision
+from actorflow.policies.failure import FailureReport
+from actorflow.policies.saga import UNDO_BRANCH
+from actorflow.records import (
+    ENDED,
+    Address,
+    Entry,
+    EntryStatus,
+    Event,
+    Identity,
+    PauseReason,
+    Run,
+    RunStatus,
+    SetAsideEntries,
+    SetCursor,
+    SetEnd,
+    SetState,
+    Taken,
+    Write,
+)
+from actorflow.runtime import reports
+
+if TYPE_CHECKING:
+    from actorflow.runtime.operators import Operators
+
+HISTORY_MAX = 1_000_000
+
+
+def _state(operators: Operators, run: Run, status: RunStatus, reason: PauseReason | None = None) -> SetState:
+    at = operators.host.clock.wall()
+    return SetState(run=run.id, status=status, reason=reason, wake_at=0.0, crashes=0, at=at)
+
+
+def _log(operators: Operators, run: Run, kind: str, name: str = "") -> Entry:
+    at = operators.host.clock.wall()
+    return new_entry(run.id, run.round, kind, Identity("", name, 0), at=at, status="")
+
+
+def _paused(run: Run, verb: str) -> FailureReport:
+    """Its report.
+
+    Raises:
+        InvalidState: It is not paused, or has no failed call to repair.
+    """
+    if run.status in ENDED:
+        raise InvalidState(verb, run.address, run.status, "Ended is ended: use `fork`.")
+    if run.status != "paused":
+        raise InvalidState(verb, run.address, run.status, "Only a paused run can be repaired; `pause` it first.")
+    report = reports.decode(run.report)
+    if report is None:
+        raise InvalidState(verb, run.address, "paused without a report", "Use `resume`.")
+    return report
+
+
+def _go_on(operators: Operators, run: Run) -> None:
+    operators.host.forget_bugs(run.id)
+    operators.host.loading.wake(run.id)
+
+
+async def resume(operators: Operators, run: Run) -> None:
+    """Go on from the journal, with a new budget."""
+    if run.status in ENDED:
+        raise RunEnded(run.address, run.status)
+    if run.status != "paused":
+        return
+    status: RunStatus = "undoing" if run.reason == "undo" else "waiting"
+    await operators.write([_state(operators, run, status), _log(operators, run, "resumed"), SetEnd(run=run.id, report=b"")])
+    _go_on(operators, run)
+
+
+async def _entries(operators: Operators, run: Run) -> list[Event]:
+    loaded = await operators.host.store.load(run.id)
+    return list(loaded.entries) if loaded is not None else []
+
+
+def _named(events: Sequence[Event], report: FailureReport) -> Event | None:
+    """The failed entry that the report names."""
+    for event in reversed(events):
+        if str(event.entry.identity) == report.where and event.entry.kind in DELIVERED:
+            return event
+    return None
+
+
+def _after(events: Sequence[Event], failed: Event) -> tuple[int, ...]:
+    """The failed entry, every later entry of its branch and of those above it, and every cancelled entry."""
+    above = {""}
+    path = failed.entry.branch
+    while path:
+        above.add(path)
+        path = path.rpartition("/")[0]
+
+    def goes(event: Event) -> bool:
+        later = event.seq >= failed.seq and event.entry.branch in above
+        return event.seq == failed.seq or later or event.entry.status == "cancelled"
+
+    identity = failed.entry.identity
+    own = [e.seq for e in events if e.entry.identity == identity and e.entry.kind in ("try", "intent")]
+    return tuple(sorted({*own, *(event.seq for event in events if goes(event))}))
+
+
+async def retry(operators: Operators, run: Run) -> None:
+    """Set the failed call aside, and what followed from it; go on before it."""
+    report = _paused(run, "retry")
+    writes: list[Write] = [_log(operators, run, "retried", report.where), SetEnd(run=run.id, report=b"")]
+    if run.reason == "undo":
+        writes.append(_state(operators, run, "undoing"))
+    else:
+        events = await _entries(operators, run)
+        failed = _named(events, report)
+        if failed is None and run.reason not in ("failure", "ask", "bug"):
+            raise InvalidState("retry", run.address, f"paused ({run.reason}) without a failed call", "Use `resume`.")
+        if failed is not None:
+            writes.append(SetAsideEntries(run.id, _after(events, failed)))
+        writes.append(_state(operators, run, "waiting"))
+    await operators.write(writes)
+    _go_on(operators, run)
+
+
+async def skip(operators: Operators, run: Run, value: bytes) -> None:
+    """Record a value for the failed call; go on after it."""
+    report = _paused(run, "skip")
+    if run.reason == "undo":
+        branch, _, name = report.where.partition(":")
+        writes: list[Write] = [_state(operators, run, "undoing")]
+        identity = Identity(branch, name.rpartition("#")[0], 0)
+        at = operators.host.clock.wall()
+        writes.append(new_entry(run.id, run.round, "undo", identity, at=at, status="", outcome=b'"skipped"'))
+        assert branch.startswith(UNDO_BRANCH)
+    else:
+        events = await _entries(operators, run)
+        failed = _named(events, report)
+        if failed is None:
+            raise InvalidState("skip", run.address, f"paused ({run.reason}) without a failed call", "Use `resume` or `retry`.")
+        writes = [SetAsideEntries(run.id, _after(events, failed)), _state(operators, run, "waiting")]
+        writes.append(failed.entry._replace(status="ok", outcome=value, at=operators.host.clock.wall()))
+    writes.extend((_log(operators, run, "skipped", report.where), SetEnd(run=run.id, report=b"")))
+    await operators.write(writes)
+    _go_on(operators, run)
+
+
+async def decide(operators: Operators, run: Run, call: str, decision: Decision) -> None:
+    """Say what became of an interrupted step."""
+    report = _paused(run, "decide")
+    if run.reason != "ask" or report.where != call:
+        raise InvalidState("decide", run.address, f"paused ({run.reason}) at {report.where}", f"No step {call} waits for a decision.")
+    events = await _entries(operators, run)
+    intent = next((e for e in reversed(events) if e.entry.kind == "intent" and str(e.entry.identity) == call), None)
+    if intent is None:
+        raise InvalidState("decide", run.address, "paused without an interrupted attempt", "Use `resume`.")
+    writes: list[Write] = [_state(operators, run, "waiting"), _log(operators, run, "decided", f"{call} {decision.act}")]
+    match decision.act:
+        case "run_again":
+            writes.append(SetAsideEntries(run.id, (intent.seq,)))
+        case "landed":
+            writes.append(_decided(operators, intent.entry, "ok", decision.value or b"null"))
+        case "give_up":
+            writes.append(_decided(operators, intent.entry, "interrupted", encode_failure(GaveUp(call))))
+    writes.append(SetEnd(run=run.id, report=b""))
+    await operators.write(writes)
+    _go_on(operators, run)
+
+
+def _decided(operators: Operators, intent: Entry, status: EntryStatus, outcome: bytes) -> Entry:
+    return intent._replace(kind="step", status=status, outcome=outcome, at=operators.host.clock.wall())
+
+
+async def cancel_paused(operators: Operators, run: Run, why: str) -> None:
+    """A paused run is not driven: it goes straight to its undos."""
+    outcome = encode_failure(RunCancelled(run.address, why))
+    writes: list[Write] = [_state(operators, run, "undoing"), SetEnd(run=run.id, outcome=outcome, report=b"")]
+    writes.append(_log(operators, run, "cancelling", why[:200]))
+    await operators.write(writes)
+    _go_on(operators, run)
+
+
+async def fork(operators: Operators, run: Run, key: str, at: int | None, input: bytes | None, *, keep: bool) -> None:
+    """A new run from the entries before *at*, plus later successes of other branches."""
+    host = operators.host
+    if run.status not in ENDED and run.status != "paused":
+        raise InvalidState("fork", run.address, run.status, "`pause` or `cancel` it first.")
+    past = await host.store.history(run.id, limit=HISTORY_MAX)
+    loaded = await host.store.load(run.id)
+    current = [event for event in past if event.entry.round == run.round]
+    cut = next((event for event in current if event.seq == at), None)
+    if at is not None and cut is None:
+        raise InvalidState("fork", run.address, f"without event {at} in its current round", "Take `seq` from its history.")
+    target = Address(run.kind, key)
+    new = host.new_run(target, input if input is not None else (run.fields or run.input), deadline_at=None)
+    new = evolve(new, seed=run.seed, round=run.round)
+    writes: list[Write] = [new, host.begun(new), new_entry(new.id, run.round, "forked", Identity("", str(run.address), 0), at=new.created_at)]
+    writes.extend(_inherited(current, cut, new.id, compare=input is None))
+    if loaded is not None:
+        writes.extend(SetCursor(new.id, c.round, c.branch, c.n, c.state) for c in loaded.cursors)
+    if run.status == "paused" and not keep:
+        outcome = encode_failure(RunCancelled(run.address, f"forked as {target}"))
+        now = host.clock.wall()
+        writes.append(SetState(run=run.id, status="cancelled", reason=None, wake_at=None, crashes=0, at=now))
+        writes.append(SetEnd(run=run.id, outcome=outcome, ended_at=now))
+        writes.append(new_entry(run.id, run.round, "cancelled", Identity("", f"forked as {target}"[:200], 0), at=now, outcome=outcome))
+    refusal = await operators.write(writes)
+    if isinstance(refusal, Taken):
+        raise KeyTaken(target, "a run that exists", f"a fork of {run.address}")
+    host.loading.wake(new.id)
+
+
+def _inherited(events: Sequence[Event], cut: Event | None, run: int, *, compare: bool) -> list[Write]:
+    """Copies of the entries that the fork begins with; not undone by it, so without their `ref`."""
+    kept: list[Write] = []
+    for seq, entry in events:
+        before = cut is None or seq < cut.seq
+        elsewhere = cut is not None and not _same_line(entry.branch, cut.entry.branch) and entry.status == "ok"
+        inherited = entry.kind in (*DELIVERED, "now", "patch") and (before or elsewhere)
+        failed_last = cut is None and entry.kind in DELIVERED and entry.status in ("failed", "timeout", "interrupted", "cancelled")
+        if inherited and not (failed_last and not before):
+            kept.append(entry._replace(run=run, ref=entry.ref if entry.kind == "receive" else None, input=entry.input if compare else b"~"))
+    return kept
+
+
+def _same_line(branch: str, cut: str) -> bool:
+    """True if what is recorded in *branch* after the cut may follow from it: the cut's own branch, one above or below it."""
+    return branch == cut or cut.startswith(f"{branch}/") or not branch or branch.startswith(f"{cut}/")

@@ -1,0 +1,138 @@
+"""Failure reports: what stopped a run, in words for a person."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+from actorflow.codec import coder
+from actorflow.errors import Divergence, ForeignAwait, NotEncodable, TooLarge, Undecodable
+from actorflow.policies.failure import REMEDIES, FailureReport, classify
+from actorflow.records import Entry, Identity, PauseReason
+
+if TYPE_CHECKING:
+    from actorflow.runtime.activation import Activation
+
+_coder = coder(FailureReport)
+INPUT_SHOWN_MAX = 500
+
+
+def encode(report: FailureReport) -> bytes:
+    """A report as it is stored."""
+    return _coder.encode(report, "failure report")
+
+
+def decode(payload: bytes | None) -> FailureReport | None:
+    """A stored report, or None."""
+    return _coder.decode(payload, "failure report") if payload else None
+
+
+def pause_reason(error: BaseException) -> PauseReason:
+    """Why a run is paused whose code broke a rule, or could not be driven."""
+    match error:
+        case Divergence():
+            return "diverged"
+        case Undecodable():
+            return "undecodable"
+        case NotEncodable() | TooLarge():
+            return "failure"
+        case _:
+            return "bug"
+
+
+def broken(activation: Activation, error: BaseException) -> FailureReport:
+    """The code and its journal do not fit, or it broke a rule."""
+    reason = pause_reason(error)
+    where = error.where if isinstance(error, ForeignAwait) else _line(error)
+    return FailureReport(
+        failure="data" if reason in ("failure", "undecodable") else "bug",
+        reason=reason,
+        what=_text(error),
+        where=where,
+        causes=_causes(error),
+        last_good=_last_good(activation),
+        remedy=REMEDIES[reason],
+    )
+
+
+def failed(activation: Activation, error: BaseException, where: Entry | str) -> FailureReport:
+    """A recorded failure that nobody caught, or an unexpected exception of `run` itself."""
+    recorded = where if isinstance(where, Entry) else None
+    reason: PauseReason = "failure" if recorded is not None or isinstance(error, NotEncodable | TooLarge) else "bug"
+    return FailureReport(
+        failure=classify(error, activation.kind.fails),
+        reason=reason,
+        what=_text(error),
+        where=str(recorded.identity) if recorded is not None else _line(error),
+        attempt=recorded.attempt if recorded is not None else 0,
+        input=shown(recorded.input) if recorded is not None else "",
+        causes=_causes(error),
+        attempts=_tries(activation, recorded),
+        last_good=_last_good(activation),
+        remedy=REMEDIES[reason],
+    )
+
+
+def aborted(activation: Activation, error: BaseException, recorded: Entry | None) -> FailureReport:
+    """A business failure: the run ends."""
+    return FailureReport(
+        failure="business",
+        reason=None,
+        what=_text(error),
+        where=str(recorded.identity) if recorded is not None else _line(error),
+        causes=_causes(error),
+        last_good=_last_good(activation),
+        remedy="It ended by its own decision, its steps are undone. Start another run, or `fork` it from an earlier entry.",
+    )
+
+
+def plain(reason: PauseReason, what: str, where: str = "", **more: object) -> FailureReport:
+    """A report for what the runtime itself decided."""
+    failure = "interrupted" if reason in ("interrupted", "ask") else "data" if reason in ("budget", "undecodable", "unregistered") else "bug"
+    return FailureReport(failure=failure, reason=reason, what=what, where=where, remedy=REMEDIES[reason], **more)  # type: ignore[arg-type]
+
+
+def shown(payload: bytes | None) -> str:
+    """A payload for people, shortened."""
+    text = "" if payload is None else payload.decode("utf-8", "replace")
+    return text if len(text) <= INPUT_SHOWN_MAX else f"{text[:INPUT_SHOWN_MAX]}... ({len(text)} characters)"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return f"{type(error).__qualname__}: {error}"[:2_000]
+    except Exception:  # noqa: BLE001  (a `__str__` of the user's)
+        return f"{type(error).__qualname__}: <its text cannot be made>"
+
+
+def _causes(error: BaseException) -> tuple[str, ...]:
+    chain: list[str] = []
+    seen = {id(error)}
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    while cause is not None and id(cause) not in seen and len(chain) < 10:
+        seen.add(id(cause))
+        chain.append(_text(cause))
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return tuple(chain)
+
+
+def _line(error: BaseException) -> str:
+    """The innermost line of the user's code that the error came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "/actorflow/" not in f.filename.replace("\\", "/")] or frames
+    return f"{own[-1].filename}:{own[-1].lineno} ({own[-1].name})" if own else "run()"
+
+
+def _tries(activation: Activation, entry: Entry | None) -> tuple[str, ...]:
+    from actorflow.failures import describe_failure  # noqa: PLC0415
+
+    if entry is None:
+        return ()
+    tries = activation.turn.journal.tries(Identity(entry.branch, entry.name, entry.n))
+    return tuple(f"attempt {t.attempt}: {describe_failure(t.outcome or b'null')}" for t in tries)
+
+
+def _last_good(activation: Activation) -> str:
+    order = activation.turn.journal.order
+    good = next((e for e in reversed(order) if e.kind == "checkpoint"), None) or next((e for e in reversed(order) if e.status == "ok"), None)
+    return f"{good.kind} {good.identity}" if good is not None else "the start"

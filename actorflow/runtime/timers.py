@@ -1,0 +1,79 @@
+"""One heap of moments for one clock, instead of a task for each: call something when its time has come.
+
+With the wall clock it holds what waits for a moment that a person means; the clock may jump, so it is looked at again at
+least every second. With the monotonic clock it holds timeouts.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+from attrs import define, field
+
+from actorflow.runtime.loops import Loop, Signal
+
+SLICE = 256  #: moments handled before the loop gets a turn: a hundred thousand at one instant must not stall it
+
+
+@define(eq=False)
+class Timer:
+    """One moment; `cancel` makes it mean nothing."""
+
+    due: float
+    call: Callable[[], Any] | None
+
+    def cancel(self) -> None:
+        self.call = None
+
+
+@define(eq=False)
+class Timers:
+    """Moments of one clock."""
+
+    now: Callable[[], float]
+    loop: Loop
+    recheck_s: float  #: how long to trust the clock; math.inf if it cannot jump
+    _heap: list[tuple[float, int, Timer]] = field(factory=list, init=False)
+    _count: int = field(default=0, init=False)
+    _rearm: Signal | None = field(default=None, init=False)
+
+    def at(self, due: float, call: Callable[[], Any]) -> Timer:
+        """Call it at *due*, never before; at once (in the next slice) if that has passed."""
+        timer = Timer(due, call)
+        self._count += 1
+        heapq.heappush(self._heap, (due, self._count, timer))
+        if self._rearm is not None and self._heap[0][2] is timer:
+            self._rearm.set()
+        return timer
+
+    def after(self, delay_s: float, call: Callable[[], Any]) -> Timer:
+        """Call it when so many seconds have passed."""
+        return self.at(self.now() + delay_s, call)
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        while True:
+            self._rearm = Signal(self.loop)
+            wait = self._heap[0][0] - self.now() if self._heap else math.inf
+            if wait > 0:
+                with anyio.move_on_after(min(wait, self.recheck_s if self._heap else math.inf)):
+                    await self._rearm.wait()
+            self._rearm = None
+            while self._fire():
+                await anyio.lowlevel.checkpoint()
+
+    def _fire(self) -> bool:
+        """Call up to a slice of what is due; True if there may be more."""
+        now, done = self.now(), 0
+        while self._heap and self._heap[0][0] <= now:
+            timer = heapq.heappop(self._heap)[2]
+            if timer.call is not None:
+                timer.call()
+                done += 1
+                if done == SLICE:
+                    return True
+        return False

@@ -1,0 +1,163 @@
+"""Who executes steps: a pool of tasks on the user's loop, each awaiting job after job inline.
+
+At the first thing a step yields to the loop, its job notices and sends another worker to the rest of the queue, so a
+blocked step holds up nobody. A step that never yields costs no task, no wake-up and no scope; a blocked one is cancelled
+by the scope of the worker that it blocks. A worker that was cancelled is never used again: a cancel that came too late for
+its step must not reach the next one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+from attrs import define, field
+
+from actorflow.runtime.loops import Loop, Signal
+
+SLICE = 64  #: steps in a row before the loop gets a turn: some 0.5 ms
+
+
+@define(eq=False)
+class Job:
+    """One attempt. Awaiting it performs it in its context and tells its outcome, once; after `abandon` it tells nobody."""
+
+    call: Callable[[], Coroutine[Any, Any, Any]]
+    context: Context
+    tell: Callable[[Job, Any, BaseException | None], object] | None
+    cancelled: bool = False  #: we cancelled it; whatever comes out now is the end of that
+    begun: bool = False
+    on_block: Callable[[Job], object] | None = None
+    blocked: bool = False
+    worker: anyio.CancelScope | None = None
+
+    def done(self, value: Any, error: BaseException | None) -> None:
+        tell, self.tell = self.tell, None
+        if tell is not None:
+            tell(self, value, error)
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        self.begun = True
+        run = self.context.run
+        try:
+            value = yield from self._perform(run)
+        except anyio.get_cancelled_exc_class() as cancel:
+            if self.cancelled or self._ours():
+                self.done(None, cancel)
+                raise
+            self.done(None, _RaisedCancel(cancel))
+        except GeneratorExit as leaving:
+            if self.tell is None:  # The task itself is being closed; otherwise the step raised it.
+                raise
+            self.done(None, leaving)
+        except BaseException as error:  # noqa: BLE001  (whatever a step raises is its outcome)
+            self.done(None, error)
+        else:
+            self.done(value, None)
+
+    def _ours(self) -> bool:
+        return self.worker is not None and (self.worker.cancel_called or anyio.current_effective_deadline() == float("-inf"))
+
+    def _perform(self, run: Callable[..., Any]) -> Generator[Any, Any, Any]:
+        coro = run(self.call)
+        resume, sent = coro.send, None
+        while True:
+            try:
+                wanted = run(resume, sent)
+            except StopIteration as stop:
+                return stop.value
+            if not self.blocked:
+                self.blocked = True
+                if self.on_block is not None:
+                    self.on_block(self)
+            try:
+                resume, sent = coro.send, (yield wanted)
+            except GeneratorExit:
+                self.tell = None
+                coro.close()
+                raise
+            except BaseException as thrown:  # noqa: BLE001  (the loop's cancellation goes into the step)
+                resume, sent = coro.throw, thrown
+
+
+class _RaisedCancel(Exception):  # noqa: N818
+    """The step raised the loop's cancellation itself: a failure, not a cancel."""
+
+    def __init__(self, cancel: BaseException) -> None:
+        super().__init__(f"the step raised {type(cancel).__name__} itself: {cancel}")
+
+
+@define(eq=False)
+class Workers:
+    """The pool."""
+
+    group: TaskGroup
+    loop: Loop
+    idle_max: int = 64
+    _ready: deque[Job] = field(factory=deque, init=False)
+    _idle: list[Signal] = field(factory=list, init=False)
+    _blocked: dict[Job, anyio.CancelScope] = field(factory=dict, init=False)
+    _running: bool = field(default=False, init=False)  #: a worker is on its way through the queue
+
+    def perform(self, job: Job) -> None:
+        """Begin it soon."""
+        self._ready.append(job)
+        if not self._running:
+            self._send()
+
+    def cancel(self, job: Job) -> None:
+        """Make it end: its outcome is told as the loop's cancellation, or as whatever it makes of that."""
+        job.cancelled = True
+        if (scope := self._blocked.get(job)) is not None:
+            scope.cancel()
+        elif not job.begun:
+            self._ready = deque(other for other in self._ready if other is not job)
+            job.done(None, anyio.get_cancelled_exc_class()())
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._ready or self._blocked or self._running)
+
+    def _send(self) -> None:
+        self._running = bool(self._ready)
+        if self._running:
+            if self._idle:
+                self._idle.pop().set()
+            else:
+                self.group.start_soon(self._work)
+
+    async def _work(self) -> None:
+        with anyio.CancelScope() as scope:
+
+            def on_block(job: Job) -> None:
+                self._blocked[job] = scope
+                self._send()
+
+            while True:
+                await self._through_the_queue(on_block, scope)
+                if scope.cancel_called or len(self._idle) >= self.idle_max:
+                    return
+                wake = Signal(self.loop)
+                self._idle.append(wake)
+                await wake.wait()
+
+    async def _through_the_queue(self, on_block: Callable[[Job], object], scope: anyio.CancelScope) -> None:
+        done = 0
+        while self._ready:
+            job = self._ready.popleft()
+            job.on_block, job.worker = on_block, scope
+            try:
+                await job
+            finally:
+                if job.blocked:
+                    self._blocked.pop(job, None)
+            if job.blocked:
+                return  # Another worker has the queue now, or nothing was left in it.
+            done += 1
+            if done % SLICE == 0:
+                await anyio.lowlevel.checkpoint()
+        self._running = False

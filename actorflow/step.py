@@ -1,0 +1,406 @@
+"""Steps: calls with effects, whose outcomes are recorded.
+
+`@step` makes a plain function of a function: outside a workflow it is just that function. Called by durable code it yields
+a `StepCall`; the shell performs it, records its outcome, and only then does anything follow from it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_type_hints, overload
+
+import attrs
+from attrs import define, field, frozen
+
+from actorflow.clock import Duration, seconds
+from actorflow.codec import Coder, RecordCoder, coder
+from actorflow.errors import BadDefinition, OutsideTurn, StepInsideStep
+from actorflow.failures import decode_failure
+from actorflow.kernel.requests import Request
+from actorflow.kernel.turn import driven, driver
+from actorflow.policies import retry as retrying
+from actorflow.policies.retry import Retry
+from actorflow.records import Entry
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+OnInterrupt = Literal["retry", "fail", "ask"]
+RunIn = Literal["thread", "process"]
+
+RESERVED_NAMES = frozenset(("gather", "task"))
+
+
+@frozen(kw_only=True)
+class StepInfo:
+    """What a running step may know of itself."""
+
+    key: str  #: idempotency key: the same over attempts, crashes and `retry`
+    name: str
+    attempt: int  #: from 1
+    deadline: datetime | None  #: when this attempt will be cancelled
+    progress: Any = None  #: what the last attempt's `heartbeat` stored
+    beat: Callable[[Any], None] | None = field(default=None, repr=False)
+
+
+@frozen
+class Mark:
+    """In the context of durable code: a task that it starts inherits this, and may call no step."""
+
+
+current: ContextVar[StepInfo | Mark | None] = ContextVar("actorflow_current", default=None)
+
+
+def current_step() -> StepInfo:
+    """The step that is running here: its idempotency key, name, attempt, deadline and stored progress.
+
+    Raises:
+        OutsideTurn: No step is running here. (A thread started by hand or `loop.run_in_executor` does not inherit the
+            context; `asyncio.to_thread` and `anyio.to_thread` do.)
+    """
+    info = current.get()
+    if not isinstance(info, StepInfo):
+        raise OutsideTurn("current_step()")
+    return info
+
+
+def heartbeat(progress: Any) -> None:
+    """Store how far this step is; the next attempt reads it as `current_step().progress`.
+
+    It does not wait: the latest one is durable within a commit or two. Callable from the step's thread, too. Not in a step
+    with `run_in="process"`.
+    """
+    info = current_step()
+    if info.beat is None:
+        raise OutsideTurn("heartbeat() (this step runs in another process)")
+    info.beat(progress)
+
+
+@define(eq=False)
+class Step:
+    """The declaration behind a step function."""
+
+    fn: Callable[..., Any]
+    name: str
+    was: tuple[str, ...] = ()
+    fails: tuple[type[Exception], ...] = ()
+    retry: Retry = retrying.DEFAULT
+    timeout_s: float | None = None
+    undo: Callable[..., Any] | None = None
+    on_interrupt: OnInterrupt = "retry"
+    run_in: RunIn = "thread"
+    localns: dict[str, Any] | None = None  #: names that a function defined in a function may mean in its annotations
+    receiver: str | None = None  #: the first parameter of a method; recorded as null
+
+    @property
+    def sync(self) -> bool:
+        return not inspect.iscoroutinefunction(self.fn)
+
+    @functools.cached_property
+    def is_async(self) -> bool:
+        """Asked at every attempt, so looked up once."""
+        return not self.sync
+
+    @property
+    def ref(self) -> str:
+        """How to find it again in another process."""
+        return f"{self.fn.__module__}:{self.fn.__qualname__}"
+
+    @functools.cached_property
+    def hints(self) -> dict[str, Any]:
+        try:
+            return get_type_hints(self.fn, localns=self.localns, include_extras=True)
+        except NameError as error:
+            raise BadDefinition(
+                f"step {self.name}: its annotations cannot be read ({error}). Define or import the type where the step is defined."
+            ) from error
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self.fn)
+
+    @functools.cached_property
+    def positional(self) -> tuple[str, ...]:
+        """Parameters that plain positional arguments fill, if the signature is that simple; else empty."""
+        plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+        parameters = self.signature.parameters.values()
+        return tuple(p.name for p in parameters) if all(p.kind in plain for p in parameters) else ()
+
+    @functools.cached_property
+    def coder(self) -> RecordCoder:
+        types, defaults = {}, {}
+        for name, parameter in self.signature.parameters.items():
+            of = type(None) if name == self.receiver else self.hints.get(name, Any)
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                of = list[of]  # type: ignore[valid-type]
+            elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                of = dict[str, of]  # type: ignore[valid-type]
+            types[name] = of
+            if parameter.default is not inspect.Parameter.empty:
+                defaults[name] = functools.partial(lambda value: value, parameter.default)
+        return RecordCoder(types, defaults)
+
+    @functools.cached_property
+    def outcome(self) -> Coder[Any]:
+        return coder(self.hints.get("return", Any))
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments by parameter name, as they are recorded.
+
+        Raises:
+            TypeError: They do not fit the signature.
+        """
+        if not kwargs and len(args) == len(self.positional):
+            return dict(zip(self.positional, args, strict=True))
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        for name, parameter in self.signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                arguments[name] = list(arguments[name])
+        return arguments
+
+    def split(self, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Recorded arguments as positional ones and those by name."""
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for name, parameter in self.signature.parameters.items():
+            match parameter.kind:
+                case inspect.Parameter.POSITIONAL_ONLY | inspect.Parameter.POSITIONAL_OR_KEYWORD:
+                    args.append(arguments[name])
+                case inspect.Parameter.VAR_POSITIONAL:
+                    args.extend(arguments[name])
+                case inspect.Parameter.KEYWORD_ONLY:
+                    kwargs[name] = arguments[name]
+                case _:
+                    kwargs.update(arguments[name])
+        return args, kwargs
+
+    def call(self, arguments: dict[str, Any]) -> Any:
+        """Call the function with recorded arguments."""
+        if len(arguments) == len(self.positional):
+            return self.fn(*arguments.values())
+        args, kwargs = self.split(arguments)
+        return self.fn(*args, **kwargs)
+
+
+class StepCall(Request):
+    """Durable code calls a step."""
+
+    __slots__ = ("_input", "arguments", "name", "ref", "step", "was")
+    kind = "step"
+
+    def __init__(self, step: Step, arguments: dict[str, Any]) -> None:
+        self.step, self.arguments = step, arguments
+        self.name, self.was = step.name, step.was
+        self.ref = step.ref if step.undo is not None else None
+        # Encoded before anything happens: what cannot be stored is refused at the call.
+        self._input = step.coder.encode(arguments, f"argument of step {step.name}")
+
+    def input(self) -> bytes:
+        return self._input
+
+    def same_input(self, recorded: bytes | None) -> bool:
+        if recorded == self._input:
+            return True
+        if recorded is None:
+            return False
+        what = f"recorded input of step {self.name}"
+        return bool(self.step.coder.decode(recorded, what) == self.step.coder.decode(self._input, what))
+
+    def answer(self, entry: Entry) -> tuple[Any, Exception | None]:
+        if entry.status != "ok":
+            return None, decode_failure(entry.outcome or b"null")
+        return self.step.outcome.decode(entry.outcome or b"null", f"recorded outcome of step {self.name}"), None
+
+    def copied_arguments(self) -> dict[str, Any]:
+        """The arguments as another process would get them: the step shares no object with durable code."""
+        return self.step.coder.decode(self._input, f"argument of step {self.name}")
+
+
+_declared: dict[str, Step] = {}
+
+
+def declaration(fn: object) -> Step | None:
+    """The declaration behind a step function, or None."""
+    found = getattr(fn, "__actorflow_step__", None)
+    return found if isinstance(found, Step) else None
+
+
+def find_step(ref: str) -> Step | None:
+    """The step that *ref* names, importing its module if need be; None if there is none any more."""
+    if ref not in _declared:
+        module, _, path = ref.partition(":")
+        target: Any = sys.modules.get(module)
+        if target is None:
+            try:
+                target = __import__(module, fromlist=["_"])
+            except ImportError:
+                return None
+        for part in path.split("."):
+            target = getattr(target, part, None)
+        return declaration(target)
+    return _declared[ref]
+
+
+def plain(fn: Callable[P, Coroutine[object, None, T]]) -> Callable[P, Any]:
+    """The function behind a step: calling it records nothing, retries nothing and undoes nothing."""
+    found = declaration(fn)
+    return found.fn if found is not None else fn
+
+
+class StepMaker(Protocol):
+    """What `step(retry=...)` returns."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[object, None, T]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, T], /) -> Callable[P, Coroutine[object, None, T]]: ...
+
+
+@overload
+def step(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[object, None, T]]: ...
+@overload
+def step(fn: Callable[P, T], /) -> Callable[P, Coroutine[object, None, T]]: ...
+@overload
+def step(
+    *,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    undo: Callable[..., Any] | None = None,
+    name: str | None = None,
+    was: tuple[str, ...] = (),
+    fails: tuple[type[Exception], ...] = (),
+    on_interrupt: OnInterrupt = "retry",
+    run_in: RunIn = "thread",
+) -> StepMaker: ...
+def step(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    undo: Callable[..., Any] | None = None,
+    name: str | None = None,
+    was: tuple[str, ...] = (),
+    fails: tuple[type[Exception], ...] = (),
+    on_interrupt: OnInterrupt = "retry",
+    run_in: RunIn = "thread",
+) -> Any:
+    """Declare a function a step: performed once as far as the journal knows, its outcome recorded before it is used.
+
+    An `async def` runs on your own loop and may await anything; a plain `def` runs in a thread, or with
+    `run_in="process"` in a process of its own. Arguments and outcome pass through the codec, so annotate them.
+
+    Args:
+        retry: When to try again. Default: transient errors get three tries, 1 s doubling with jitter; others one.
+        timeout: How long one attempt may take. Whether a timed-out attempt had its effect is unknown: see *on_interrupt*.
+        undo: Called with the step's arguments (and `outcome=`, if it has that parameter) when the run fails by `Abort` or
+            is cancelled.
+        name: What it is recorded as, instead of its `__qualname__`.
+        was: Names that it was recorded as before.
+        fails: Exceptions that are business failures: recorded, never retried.
+        on_interrupt: What becomes of an attempt whose end nobody saw: "retry" (at least once, with a stable idempotency
+            key), "fail" (at most once: raises `StepInterrupted`) or "ask" (the run pauses until an operator decides).
+        run_in: Where a plain `def` runs.
+    """
+    options = {"retry": retry, "timeout": timeout, "undo": undo, "name": name, "was": was, "fails": fails}
+    options |= {"on_interrupt": on_interrupt, "run_in": run_in}
+    frame = sys._getframe(1)  # noqa: SLF001  (annotations of a function in a function mean that function's names)
+    localns = frame.f_locals if frame.f_locals is not frame.f_globals else None
+    if fn is not None:
+        return _declare(fn, localns, options)
+    return functools.partial(_declare, localns=localns, options=options)
+
+
+def with_options(fn: Callable[P, Coroutine[object, None, T]], **options: Any) -> Callable[P, Coroutine[object, None, T]]:
+    """The same step with other options (`retry`, `timeout`, `undo`, ...) for this call.
+
+    >>> @step
+    ... async def charge(cents: int) -> int:
+    ...     return cents
+    >>> declaration(with_options(charge, timeout="5s")).timeout_s
+    5.0
+    """
+    found = declaration(fn)
+    if found is None:
+        raise BadDefinition(f"{fn!r} is no step: decorate it with @step first.")
+    kept = {"retry": found.retry, "timeout": found.timeout_s, "undo": found.undo, "name": found.name, "was": found.was}
+    kept |= {"fails": found.fails, "on_interrupt": found.on_interrupt, "run_in": found.run_in}
+    unknown = options.keys() - kept.keys()
+    if unknown:
+        raise BadDefinition(f"with_options knows {', '.join(sorted(kept))}; not {', '.join(sorted(unknown))}.")
+    return cast("Callable[P, Coroutine[object, None, T]]", _wrap(_make(found.fn, found.localns, kept | options)))
+
+
+def _declare(fn: Callable[..., Any], localns: dict[str, Any] | None, options: dict[str, Any]) -> Any:
+    declared = _make(fn, localns, options)
+    _declared[declared.ref] = declared
+    return _wrap(declared)
+
+
+def _make(fn: Callable[..., Any], localns: dict[str, Any] | None, options: dict[str, Any]) -> Step:
+    if isinstance(fn, staticmethod | classmethod):
+        raise BadDefinition("write @staticmethod above @step, not below it: a step is a plain function.")
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        raise BadDefinition(f"{fn.__qualname__} is a generator, and a step has one outcome. For a loop over items use `self.each`.")
+    name = options["name"] or getattr(fn, "__qualname__", None)
+    if name is None or (options["name"] is None and "<lambda>" in name):
+        raise BadDefinition(f"{fn!r} has no name to be recorded under: give it `name=`.")
+    if "/" in name or "#" in name or name.startswith(("self.", "~")) or name in RESERVED_NAMES:
+        raise BadDefinition(f'a step cannot be named {name!r}: "/", "#", "self.", "~" and the names of verbs are taken. Give it `name=`.')
+    return Step(
+        fn,
+        name,
+        was=tuple(options["was"]),
+        fails=tuple(options["fails"]),
+        retry=_retry(name, options["retry"], options["on_interrupt"]),
+        timeout_s=None if options["timeout"] is None else seconds(options["timeout"]),
+        undo=options["undo"],
+        on_interrupt=options["on_interrupt"],
+        run_in=options["run_in"],
+        localns=localns,
+    )
+
+
+def _retry(name: str, given: Retry | None, on_interrupt: OnInterrupt) -> Retry:
+    if on_interrupt == "retry":
+        return given or retrying.DEFAULT
+    if given is None or given == retrying.DEFAULT or given == retrying.NEVER:
+        return retrying.NEVER
+    if given.on is None:
+        raise BadDefinition(
+            f'step {name}: with on_interrupt="{on_interrupt}" a `retry=` must name the exceptions that prove that nothing '
+            f"happened: Retry(on=(...,))."
+        )
+    return given
+
+
+def _wrap(declared: Step) -> Callable[..., Coroutine[object, None, Any]]:
+    fn, name = declared.fn, declared.name
+
+    @functools.wraps(fn)
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if driven():
+            driver(name).check_name(name, fn)
+            return await StepCall(declared, declared.bind(args, kwargs))
+        match current.get():
+            case StepInfo(name=outer):
+                raise StepInsideStep(name, outer)
+            case Mark():
+                raise OutsideTurn(f"step {name}, in a task that durable code started,")
+            case _:
+                return await fn(*args, **kwargs) if declared.is_async else fn(*args, **kwargs)
+
+    wrapper.__actorflow_step__ = declared  # type: ignore[attr-defined]
+    return wrapper
+
+
+def evolve(declared: Step, **changes: Any) -> Step:
+    """The same declaration with changes; used for undos."""
+    return attrs.evolve(declared, **changes)

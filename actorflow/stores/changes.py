@@ -1,0 +1,168 @@
+"""What a batch changes, gathered so that few statements do it: rows to insert, and the last word on each run and message.
+
+Pure. A statement costs the connection's thread the interpreter's lock, which beside a busy loop may take 5 ms to get back:
+a batch of 500 commits must be a dozen statements, not 500. So writes that overwrite each other are resolved here, in order,
+and what is left touches each row once. The flat lists hold values in the order of the statement's question marks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import Any
+from zlib import crc32
+
+from attrs import define, field, fields
+
+from actorflow.records import (
+    Bury,
+    Commit,
+    Consume,
+    Entry,
+    Envelope,
+    Prune,
+    Run,
+    SetAsideEntries,
+    SetCursor,
+    SetEnd,
+    SetRound,
+    SetState,
+    SetView,
+    Wake,
+    Write,
+)
+
+RUN_COLUMNS = tuple(each.name for each in fields(Run))
+RUN_PAYLOADS = RUN_COLUMNS[-5:]  #: input, fields, view, outcome, report: each has a checksum column, in this order
+_run_values = attrgetter(*RUN_COLUMNS)
+
+
+def checksum(payload: bytes | None) -> int | None:
+    """CRC-32 of a payload, None of none: finds a byte that changed on disk, not a forger."""
+    return None if payload is None else crc32(payload)
+
+
+def entry_checksum(entry: Entry) -> int:
+    """One number for both payloads of an entry."""
+    return crc32(entry[11] or b"", crc32(entry[10] or b""))
+
+
+def message_checksum(envelope: Envelope) -> int:
+    """The body's; the answer has its own, as it comes later."""
+    return crc32(envelope.body)
+
+
+@define
+class Rows:
+    """What commits insert, and their other writes in order."""
+
+    runs: list[Any] = field(factory=list[Any])
+    entries: list[Any] = field(factory=list[Any])
+    messages: list[Any] = field(factory=list[Any])
+    others: list[Write] = field(factory=list[Write])
+
+
+def rows_of(commits: Iterable[Commit]) -> Rows:
+    """Part the writes of *commits* into rows, flattened for `Bulk.run`, and the rest."""
+    rows = Rows()
+    entries, others = rows.entries, rows.others
+    for writes, _ in commits:
+        for write in writes:
+            if type(write) is Entry:  # Nearly all are: this path is written out.
+                entries += write
+                entries.append(crc32(write[11] or b"", crc32(write[10] or b"")))
+            elif type(write) is Run:
+                _add_run(rows.runs, write)
+            elif type(write) is Envelope:
+                _add_message(rows.messages, write)
+            else:
+                others.append(write)
+    return rows
+
+
+def _add_run(flat: list[Any], run: Run) -> None:
+    values = _run_values(run)
+    flat += values
+    flat += [checksum(payload) for payload in values[-5:]]
+
+
+def _add_message(flat: list[Any], message: Envelope) -> None:
+    flat += message
+    flat += (message_checksum(message), checksum(message.answer))
+
+
+@define
+class Changes:
+    """The last word on each row that other writes touch. Its parts touch different columns or tables, so their order is free."""
+
+    states: dict[int, tuple[Any, ...]] = field(factory=dict[int, tuple[Any, ...]])
+    wakes: dict[int, float] = field(factory=dict[int, float])
+    views: dict[int, bytes] = field(factory=dict[int, bytes])
+    rounds: dict[int, SetRound] = field(factory=dict[int, SetRound])
+    ends: dict[int, tuple[Any, ...]] = field(factory=dict[int, tuple[Any, ...]])
+    consumed: dict[int, bytes | None] = field(factory=dict[int, bytes | None])
+    cursors: dict[tuple[int, int, str, int], bytes | None] = field(factory=dict[tuple[int, int, str, int], bytes | None])
+    aside: dict[int, int] = field(factory=dict[int, int])
+    pruned: int | None = None  #: a run that is pruned after all that is above
+
+    def set_state(self, write: SetState) -> None:
+        self.wakes.pop(write.run, None)  # What woke it before is overwritten.
+        self.states[write.run] = (write.run, write.status, write.reason, write.wake_at, write.crashes, write.at)
+
+    def wake(self, write: Wake) -> None:
+        run, at = write
+        state = self.states.get(run)
+        if state is None:
+            self.wakes[run] = min(at, self.wakes.get(run, at))
+        elif state[1] == "waiting" and (state[3] is None or at < state[3]):
+            self.states[run] = (*state[:3], at, *state[4:])
+
+    def set_view(self, write: SetView) -> None:
+        self.views[write.run] = write.view
+
+    def set_round(self, write: SetRound) -> None:
+        self.rounds[write.run] = write
+
+    def set_end(self, write: SetEnd) -> None:
+        later = (write.run, write.outcome, write.report, write.ended_at)
+        earlier = self.ends.get(write.run, later)
+        self.ends[write.run] = tuple(old if new is None else new for old, new in zip(earlier, later, strict=True))
+
+    def consume(self, write: Consume) -> None:
+        self.consumed[write.id] = self.consumed.get(write.id) if write.answer is None else write.answer
+
+    def set_cursor(self, write: SetCursor) -> None:
+        self.cursors[write[:4]] = write.state
+
+    def set_aside(self, write: SetAsideEntries) -> None:
+        self.aside.update(dict.fromkeys(write.seqs, write.run))
+
+
+_TAKE: dict[type[Any], Callable[[Changes, Any], None]] = {
+    SetState: Changes.set_state,
+    Wake: Changes.wake,
+    SetView: Changes.set_view,
+    SetRound: Changes.set_round,
+    SetEnd: Changes.set_end,
+    Consume: Changes.consume,
+    SetCursor: Changes.set_cursor,
+    SetAsideEntries: Changes.set_aside,
+}
+
+
+def changes_of(writes: Iterable[Write]) -> tuple[list[Changes], list[int]]:
+    """The changes of *writes*, in as few steps as their order allows, and the runs to bury after all of them.
+
+    A `Prune` ends a step: what comes before it must be there to be pruned, and what comes after it must not.
+    """
+    steps = [Changes()]
+    buried: dict[int, None] = {}
+    for write in writes:
+        if type(write) is Bury:
+            buried[write.run] = None
+        elif type(write) is Prune:
+            steps[-1].pruned = write.run
+            steps.append(Changes())
+        else:
+            _TAKE[type(write)](steps[-1], write)
+    return steps, list(buried)

@@ -1,0 +1,123 @@
+"""The one writer. Whatever is ready goes out as one transaction; while it is written the next batch gathers.
+
+Nobody inside the runtime waits for a commit. A commit says whom to tell, and after the batch is durable one synchronous
+call per commit, in commit order, tells them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+from attrs import define, field
+
+from actorflow.errors import StoreError, StoreStopped, StoreUnavailable
+from actorflow.records import Commit, Refusal
+from actorflow.stores import Store
+
+Told = Callable[[Refusal | StoreError | None], object]
+"""Called with None when the commit is durable, else with why it was not taken."""
+
+WAIT_S_FIRST, WAIT_S_MAX = 0.05, 2.0  #: between tries while the store cannot take writes
+
+
+@define(eq=False)
+class Committer:
+    """Group commit over one store."""
+
+    store: Store
+    fence: int
+    batch_max: int
+    on_stop: Callable[[StoreError], object]
+    _pending: deque[tuple[Commit, Told, bool]] = field(factory=deque, init=False)
+    _wake: anyio.Event | None = field(default=None, init=False)
+    _idle: anyio.Event | None = field(default=None, init=False)
+    _writing: bool = field(default=False, init=False)
+    stopped: StoreError | None = field(default=None, init=False)
+    unavailable: StoreUnavailable | None = field(default=None, init=False)
+    batches: int = field(default=0, init=False)
+
+    def submit(self, commit: Commit, told: Told, *, door: bool = False) -> None:
+        """Send a commit after all that were submitted before.
+
+        Args:
+            commit: What is to become true.
+            told: Called once, on the loop.
+            door: It comes from a caller who can be refused: while the store takes no writes it is, at once. Others wait.
+        """
+        if self.stopped is not None:
+            told(self.stopped)
+            return
+        if door and self.unavailable is not None:
+            told(self.unavailable)
+            return
+        self._pending.append((commit, told, door))
+        if self._wake is not None:
+            self._wake.set()
+            self._wake = None
+
+    async def run(self) -> None:
+        """Write for ever, or until the store stops."""
+        while True:
+            if not self._pending:
+                if self._idle is not None:
+                    self._idle.set()
+                    self._idle = None
+                self._wake = wake = anyio.Event()
+                await wake.wait()
+                continue
+            batch = [self._pending.popleft() for _ in range(min(self.batch_max, len(self._pending)))]
+            self._writing = True
+            try:
+                await self._write(batch)
+            finally:
+                self._writing = False
+
+    async def _write(self, batch: list[tuple[Commit, Told, bool]]) -> None:
+        wait_s = WAIT_S_FIRST
+        while batch:
+            try:
+                answers = await self.store.commit([commit for commit, _, _ in batch], fence=self.fence)
+            except StoreUnavailable as error:
+                self.unavailable = error
+                batch = self._refuse_callers(batch, error)
+                await anyio.sleep(wait_s)
+                wait_s = min(WAIT_S_MAX, wait_s * 2)
+                continue
+            except StoreError as error:
+                self.stop(error, batch)
+                return
+            self.unavailable = None
+            self.batches += 1
+            for (_, told, _), answer in zip(batch, answers, strict=True):
+                told(answer)
+            return
+
+    def _refuse_callers(self, batch: list[tuple[Commit, Told, bool]], error: StoreUnavailable) -> list[tuple[Commit, Told, bool]]:
+        kept = []
+        for commit, told, door in (*batch, *self._pending):
+            if door:
+                told(error)
+            else:
+                kept.append((commit, told, door))
+        self._pending.clear()
+        return kept
+
+    def stop(self, error: StoreError, batch: list[tuple[Commit, Told, bool]] | None = None) -> None:
+        """Take no more; everybody who waits is told *error*."""
+        if self.stopped is None:
+            self.stopped = error
+            waiting = [*(batch or ()), *self._pending]
+            self._pending.clear()
+            for _, told, _ in waiting:
+                told(error if isinstance(error, StoreStopped) else error)
+            self.on_stop(error)
+
+    async def drain(self, *, within_s: float = math.inf) -> None:
+        """Wait until all that was submitted is durable."""
+        with anyio.move_on_after(within_s):
+            while (self._pending or self._writing) and self.stopped is None:
+                self._idle = self._idle or anyio.Event()
+                await self._idle.wait()

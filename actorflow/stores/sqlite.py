@@ -1,0 +1,388 @@
+"""`SqliteStore`: a store in one file. Takes it, writes batches, reads, gives it up; the parts have modules of their own.
+
+Three connections, each on its own thread. The *writer* writes and checkpoints, and is the only one that does. The *reader*
+answers what the runtime asks (`load`, `find`, `get`, `message`, `due`, `undoable`), the *lister* what people ask (`runs`,
+`counts`, `history`, `events`, `dead_letters`): so no page of a dashboard keeps a run from being loaded, and no reading keeps a
+commit waiting. In WAL mode a transaction sees every commit that was done before it began, on whichever connection: what was
+acknowledged is always seen.
+
+`filelock` says who may open the file, `claim` and `schema` what it must be, `writer` how a batch becomes durable, `checkpoint`
+how the WAL is kept short, `reader` how rows are found, `trouble` what SQLite's errors mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import anyio
+from attrs import define, field
+
+from actorflow.crashpoints import crashpoint
+from actorflow.errors import StoreBroken, StoreBusy, StoreError, StoreStopped
+from actorflow.records import Address, Commit, Envelope, Event, Lease, Loaded, Refusal, Run, RunQuery
+from actorflow.stores import Durability, claim, reader, schema
+from actorflow.stores.bridge import Bridge, Home, home
+from actorflow.stores.checkpoint import WAL_BYTES, Checkpoints
+from actorflow.stores.filelock import FileLock
+from actorflow.stores.rows import light_run_of, run_of, unchecked_envelope_of, unchecked_event_of
+from actorflow.stores.statements import SQL
+from actorflow.stores.trouble import Trouble, as_store_error, kind_of
+from actorflow.stores.writer import Answers, Unknown, Writer, break_chains, find_message, find_run
+
+T = TypeVar("T")
+
+BUSY_S_MAX = 30.0
+"""How long another program that writes to the file is waited for, off the loop, before commits fail."""
+
+_SQLITE_BUSY_S = 5.0  #: how long SQLite waits for it at a time
+_STANDBY_POLL_S = 0.1  #: how often a standby looks whether the holder is gone
+
+
+@define
+class _Open:
+    """All that an open store holds."""
+
+    home: Home
+    reader: Bridge
+    lister: Bridge
+    writer: Bridge
+    files: dict[str, os.stat_result]  #: what is held open, to be found unchanged at its path
+    checkpoints: Checkpoints
+    turn: anyio.Lock = field(factory=lambda: anyio.Lock(fast_acquire=True))  #: one batch, or reopening, at a time
+    checkpoint_due: bool = False
+    unknown: bool = False  #: a COMMIT raised and was not looked up yet
+
+
+class SqliteStore:
+    """A store in the file *path*, with `-wal`, `-shm` and `.lock` beside it.
+
+    Args:
+        path: The file; made if it is not there, readable by its owner only. Its directory must be there.
+        durability: "full" syncs the disk for each batch; "normal" may lose the last batches in a power cut (never in a crash of
+            the process).
+        busy_s_max: How long another program that writes to the file is waited for.
+        pages_max: How large the file may become, in pages of 4 KiB; beyond that it is as if the disk were full.
+    """
+
+    def __init__(
+        self, path: str, *, durability: Durability = "full", busy_s_max: float = BUSY_S_MAX, pages_max: int | None = None
+    ) -> None:
+        self.url = f"sqlite:///{path}"
+        self._path = os.path.abspath(path)
+        self._durability: Durability = durability
+        self._busy_s_max = busy_s_max
+        self._pages_max = pages_max
+        self._lock = FileLock(f"{self._path}.lock")
+        self._facts: dict[str, Any] = {}  #: what the sidecar says
+        self._held: _Open | None = None
+        self._pid = 0
+        self._broken: StoreError | None = None
+
+    # --- taking ---------------------------------------------------------------------------------------------------------
+
+    async def open(self, *, now: float, standby: bool = False) -> Lease:
+        """See `Store.open`.
+
+        Raises:
+            StoreBusy: Another process holds it.
+            StoreUnavailable: It cannot be opened for writing.
+            StoreBroken: It is not what it was, or not ours.
+            StoreTooNew: A newer actorflow wrote it.
+        """
+        assert self._held is None, "the store is open"
+        async with contextlib.AsyncExitStack() as undo:
+            try:
+                await self._acquire(standby=standby)
+                undo.callback(self._lock.release)
+                crashpoint("open.locked")
+                lease = await self._take(undo, now)
+            except (sqlite3.Error, OSError, MemoryError) as error:
+                raise self._as_store_error(error) from error
+            undo.pop_all()
+        return lease
+
+    async def _acquire(self, *, standby: bool) -> None:
+        while not self._lock.try_acquire():
+            if not standby:
+                raise StoreBusy(self._path, self._lock.holder())
+            await anyio.sleep(_STANDBY_POLL_S)
+
+    async def _take(self, undo: contextlib.AsyncExitStack, now: float) -> Lease:
+        """Look first (read-only, so that what is refused was not touched), then write. *undo* gives back what was taken."""
+        remembered = claim.Remembered.of(self._lock.path, self._lock.read())
+        claim.make_file(self._path, remembered)
+        live = home()
+        undo.push_async_callback(_shielded, live.close)
+        reads, lists = [await self._connect(undo, live, "ro") for _ in range(2)]
+        files = {self._path: os.stat(self._path), self._lock.path: self._lock.identity()}
+        claim.check(await reads.call(schema.inspect), self._path, remembered)
+        writes = await self._connect(undo, live, "rw")
+        lease, generation = await writes.call(partial(claim.claim, path=self._path, now=now, busy_s_max=self._busy_s_max))
+        await writes.call(self._tune)
+        wal = f"{self._path}-wal"
+        files[wal] = os.stat(wal)
+        self._facts = {"started_at": now, "store_id": lease.store_id}
+        # The sidecar learns of a generation only when it is durable: see `checkpoint`.
+        self._remember(generation)
+        self._pid, self._broken = os.getpid(), None
+        checkpoints = Checkpoints(self._path, self._durability, lease.fence, self._remember)
+        self._held = _Open(live, reads, lists, writes, files, checkpoints)
+        return lease
+
+    async def _connect(self, undo: contextlib.AsyncExitStack, live: Home, mode: str) -> Bridge:
+        uri = f"file:{quote(os.fsencode(self._path))}?mode={mode}"
+        bridge = await Bridge.open(live, uri, timeout_s=min(_SQLITE_BUSY_S, self._busy_s_max))
+        undo.push_async_callback(_shielded, bridge.close)
+        if mode == "ro":
+            await bridge.call(_read_only)
+        return bridge
+
+    def _tune(self, db: sqlite3.Connection) -> None:
+        schema.set_synchronous(db, self._path, self._durability)
+        db.execute(f"pragma journal_size_limit={WAL_BYTES}").fetchall()
+        if self._pages_max is not None:
+            db.execute(f"pragma max_page_count={self._pages_max}").fetchall()
+
+    def _remember(self, generation: int) -> None:
+        self._facts["generation"] = generation
+        self._lock.write(**self._facts)
+
+    async def announce(self, **facts: Any) -> None:
+        """Add to what the lock file says, such as where the holder can be reached. Plain JSON values."""
+
+        def write(_: sqlite3.Connection) -> None:
+            self._facts |= facts
+            self._lock.write(**self._facts)
+
+        held = self._open()
+        async with held.turn:
+            await held.writer.call(write)
+
+    # --- giving up ------------------------------------------------------------------------------------------------------
+
+    async def tidy(self) -> None:
+        """Copy the WAL into the database file and empty it."""
+        held = self._open()
+
+        def shorten(db: sqlite3.Connection) -> None:
+            held.checkpoints.truncate(db)
+            held.checkpoints.raise_generation(db)
+
+        async with held.turn:
+            self._open()
+            self._check_sound()
+            await held.writer.call(partial(self._housekeep, shorten))
+
+    async def close(self) -> None:
+        """See `Store.close`. What was called before is finished first."""
+        held = self._held
+        if held is not None and self._pid == os.getpid():
+            with anyio.CancelScope(shield=True):
+                async with held.turn:
+                    if self._held is held:
+                        self._held = None
+                        await self._close(held)
+        self._lock.release()
+
+    async def _close(self, held: _Open) -> None:
+        if self._broken is None:
+            await held.writer.call(partial(self._housekeep, partial(_finish, held.checkpoints)))
+        for bridge in (held.lister, held.reader, held.writer):  # The writer last, as SQLite tidies up at the last close.
+            with contextlib.suppress(sqlite3.Error):
+                await bridge.close()
+        await held.home.close()
+
+    def _housekeep(self, work: Callable[[sqlite3.Connection], None], db: sqlite3.Connection) -> None:
+        """Do *work*, on the writer's thread, without troubling anybody: a busy or full disk is none of its business, as all is
+        in the WAL; but a device that failed is the end: what was copied is unknown, and trying again would hide it."""
+        try:
+            work(db)
+        except (sqlite3.Error, OSError, MemoryError) as error:
+            if kind_of(error) in (Trouble.DAMAGED, Trouble.DEVICE):
+                self._broken = as_store_error(error, self._path)
+
+    # --- writing --------------------------------------------------------------------------------------------------------
+
+    async def commit(self, batch: Sequence[Commit], *, fence: int) -> list[Refusal | None]:
+        """See `Store.commit`. A caller that is cancelled leaves the batch running: it becomes durable or not, as a whole."""
+        held = self._open()
+        async with held.turn:
+            self._open()  # It may have been closed meanwhile.
+            self._check_sound()
+            try:
+                answers = await held.writer.call(partial(self._write, held, batch, fence))
+            except Unknown as unknown:
+                answers = await self._look_up(held, batch, unknown)
+            if held.checkpoint_due:
+                held.checkpoint_due = False
+                held.writer.send(partial(self._housekeep, held.checkpoints.passive))
+            return answers
+
+    def _write(self, held: _Open, batch: Sequence[Commit], fence: int, db: sqlite3.Connection) -> Answers:
+        """On the writer's thread. What happens to the store is noted here, as the caller may be gone."""
+        if held.unknown:
+            self._broken = StoreBroken(f"{self._path}: whether an earlier batch was written is unknown. Start again: it is looked up.")
+        self._check_sound()
+        try:
+            return Writer(fence=fence, busy_s_max=self._busy_s_max, settle=partial(self._settle, held, len(batch))).write(db, batch)
+        except Unknown:
+            held.unknown = True
+            raise
+        except StoreError as error:
+            raise self._noted(error)
+        except Exception as error:
+            raise self._noted(self._as_store_error(error)) from error
+
+    def _settle(self, held: _Open, rows: int) -> None:
+        """Last look before a batch is acknowledged: what was written is where it will be looked for.
+
+        Commits into a file that was deleted, renamed or replaced succeed, and all are lost.
+        """
+        size = 0
+        for path, opened in held.files.items():
+            try:
+                now = os.stat(path)
+            except OSError:
+                now = None
+            if now is None or not os.path.samestat(now, opened):
+                raise StoreBroken(
+                    f"{path} was deleted, renamed or replaced while the store was open, so what was just written went nowhere; it "
+                    f"was not acknowledged. Put the file back, see who did that, and start again."
+                )
+            size = now.st_size  # The WAL is the last of them.
+        held.checkpoint_due |= held.checkpoints.count(rows, size)
+
+    async def _look_up(self, held: _Open, batch: Sequence[Commit], unknown: Unknown) -> Answers:
+        """COMMIT raised: only a fresh connection tells whether the batch is in. The reader stays connected meanwhile: it keeps the
+        WAL's index, in which a batch appears only after it was synced."""
+        error = unknown.__cause__
+        assert error is not None
+        try:
+            applied = await self._reopen(held) >= unknown.commits
+        except (sqlite3.Error, OSError, StoreError, MemoryError) as worse:
+            raise self._noted(_lost_sight(self._path)) from worse
+        if kind_of(error) not in (Trouble.FULL, Trouble.BUSY, Trouble.CLOSED):
+            # Whatever became of this batch: a sync that failed may not be repeated, it would succeed and mean nothing.
+            self._broken = as_store_error(error, self._path)
+        if not applied:
+            raise as_store_error(error, self._path) from error
+        break_chains(batch, unknown.answers)
+        return unknown.answers
+
+    async def _reopen(self, held: _Open) -> int:
+        with contextlib.suppress(sqlite3.Error):
+            await held.writer.close()
+        async with contextlib.AsyncExitStack() as undo:
+            held.writer = await self._connect(undo, held.home, "rw")
+            await held.writer.call(partial(schema.configure, path=self._path))
+            await held.writer.call(self._tune)
+            _, _, commits, _ = await held.writer.call(lambda db: db.execute(SQL["read_store"]).fetchone())
+            await held.writer.call(lambda _: self._settle(held, 0))
+            undo.pop_all()
+        held.unknown = False
+        return int(commits)
+
+    # --- reading --------------------------------------------------------------------------------------------------------
+
+    async def load(self, run: int) -> Loaded | None:
+        """See `Store.load`.
+
+        Raises:
+            Undecodable: Something of that run is not what was written. Other runs are not touched by that.
+        """
+        return await self._read(partial(reader.load, run=run))
+
+    async def find(self, address: Address) -> Run | None:
+        return await self._read(partial(find_run, address=address))
+
+    async def get(self, run: int) -> Run | None:
+        rows = await self._read(reader.rows("run_by_id", id=run))
+        return run_of(rows[0]) if rows else None
+
+    async def message(self, run: int, key: str) -> Envelope | None:
+        return await self._read(partial(find_message, run=run, key=key))
+
+    async def due(self, *, after: tuple[float, int], limit: int) -> list[tuple[float, int]]:
+        return await self._read(reader.rows("due", at=after[0], run=after[1], limit=limit))
+
+    async def undoable(self, run: int, round: int) -> list[Event]:
+        return await self._read(partial(reader.undoable, run=run, round=round))
+
+    async def runs(self, query: RunQuery) -> list[Run]:
+        return [light_run_of(row) for row in await self._list(reader.list_runs(query))]
+
+    async def counts(self) -> dict[str, int]:
+        return dict(await self._list(reader.rows("counts")))
+
+    async def history(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[Event]:
+        rows = await self._list(reader.rows("history", run=run, after=after, limit=limit))
+        return [unchecked_event_of(row) for row in rows]
+
+    async def events(self, *, after: int = 0, limit: int = 1_000) -> list[Event]:
+        return [unchecked_event_of(row) for row in await self._list(reader.rows("events", after=after, limit=limit))]
+
+    async def dead_letters(self, *, run: int | None = None, limit: int = 100) -> list[Envelope]:
+        name = "dead_letters" if run is None else "dead_letters_of_run"
+        return [unchecked_envelope_of(row) for row in await self._list(reader.rows(name, run=run, limit=limit))]
+
+    async def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._asked(self._open().reader, function)
+
+    async def _list(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._asked(self._open().lister, reader.within(function))
+
+    async def _asked(self, bridge: Bridge, function: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await bridge.call(function)
+        except (sqlite3.Error, MemoryError) as error:
+            raise self._noted(self._as_store_error(error)) from error
+
+    # --- the state of the store -----------------------------------------------------------------------------------------
+
+    def _open(self) -> _Open:
+        if self._held is None:
+            raise StoreStopped("it is not open")
+        if self._pid != os.getpid():
+            raise StoreStopped("this is a forked child of the process that holds the store. Open nothing here; ask the parent")
+        return self._held
+
+    def _check_sound(self) -> None:
+        if self._broken is not None:
+            raise type(self._broken)(str(self._broken))
+
+    def _noted(self, error: StoreError) -> StoreError:
+        """A broken store stays so until it is opened again."""
+        if isinstance(error, StoreBroken):
+            self._broken = error
+        return error
+
+    def _as_store_error(self, error: BaseException) -> StoreError:
+        return as_store_error(error, self._path)
+
+
+async def _shielded(close: Callable[[], Any]) -> None:
+    with anyio.CancelScope(shield=True), contextlib.suppress(sqlite3.Error):
+        await close()
+
+
+def _read_only(db: sqlite3.Connection) -> None:
+    db.execute("pragma query_only=1").fetchall()
+
+
+def _finish(checkpoints: Checkpoints, db: sqlite3.Connection) -> None:
+    db.execute("pragma busy_timeout=100").fetchall()  # A reader elsewhere may hold the WAL; it does not hold us.
+    checkpoints.truncate(db)
+    crashpoint("close.before")
+
+
+def _lost_sight(path: str) -> StoreBroken:
+    return StoreBroken(
+        f"writing to {path} failed and the file could not be opened again to see whether the batch is in it; it was not "
+        f"acknowledged. See to the disk and start again: what is in the file counts."
+    )

@@ -1,0 +1,71 @@
+"""The SQL of the SQLite store, read from `statements.sql` by name; and `Bulk`, one statement for many rows."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+CHUNKS = (256, 32, 4, 1)
+"""How many rows one statement takes. Few sizes, so that each statement is found prepared; 256 rows of the widest table stay
+far below SQLite's limit of 32,766 parameters."""
+
+CACHED_STATEMENTS_MAX = 256
+"""More than there are statements, counted with their sizes: none is ever prepared twice."""
+
+_NAME = re.compile(r"^-- name: (\w+)\n-- (.+)\n", re.MULTILINE)
+_GROUP = re.compile(r"\(\?(?:, \?)*\)")
+
+
+def parse(text: str) -> dict[str, str]:
+    """Statements by name.
+
+    >>> parse("-- name: one\\n-- What it is for.\\nselect 1\\n")
+    {'one': 'select 1'}
+    """
+    parts = _NAME.split(text)[1:]
+    return {name: body.strip() for name, body in zip(parts[::3], parts[2::3], strict=True)}
+
+
+SQL = parse(files("actorflow.stores").joinpath("statements.sql").read_text("utf-8"))
+
+
+class Bulk:
+    """A statement with one group of question marks, run for many rows at a time.
+
+    Not `executemany`: that steps the statement for each row, and each step gives the interpreter's lock away. Beside a busy
+    loop it is got back 5 ms later, so 100 rows would take half a second.
+    """
+
+    def __init__(self, name: str) -> None:
+        head, tail = _GROUP.split(SQL[name])
+        group = _GROUP.findall(SQL[name])[0]
+        self.width = group.count("?")
+        self._sized = [(size, size * self.width, head + ",".join([group] * size) + tail) for size in CHUNKS]
+
+    def run(self, db: sqlite3.Connection, values: Sequence[Any]) -> None:
+        """Run it for all rows, whose values follow each other in one flat sequence."""
+        start, end = 0, len(values)
+        for _, taken, sql in self._sized:
+            while end - start >= taken:
+                db.execute(sql, values[start : start + taken])
+                start += taken
+
+
+INSERT_RUN = Bulk("insert_run")
+INSERT_ENTRY = Bulk("insert_entry")
+INSERT_MESSAGE = Bulk("insert_message")
+SET_STATE = Bulk("set_state")
+WAKE = Bulk("wake")
+SET_VIEW = Bulk("set_view")
+SET_ROUND = Bulk("set_round")
+SET_END = Bulk("set_end")
+DROP_CONSUMED = Bulk("drop_consumed")
+KEEP_CONSUMED = Bulk("keep_consumed")
+DROP_PENDING_SYSTEM = Bulk("drop_pending_system")
+BURY = Bulk("bury")
+SET_CURSOR = Bulk("set_cursor")
+DROP_CURSOR = Bulk("drop_cursor")
+SET_ASIDE = Bulk("set_aside")

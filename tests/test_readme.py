@@ -1,0 +1,59 @@
+"""The README keeps its word: its quick start runs as it stands, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import actorflow
+
+README = Path(__file__).parent.parent / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+QUICK_START = TEXT.partition("## Quick start")[2].partition("```python\n")[2].partition("```")[0]
+LINES_MAX = 40
+
+
+def test_the_quick_start_is_short_enough_to_be_pasted() -> None:
+    assert 0 < len([line for line in QUICK_START.splitlines() if line]) <= LINES_MAX
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL))
+def test_every_piece_of_python_can_be_parsed(code: str) -> None:
+    ast.parse(f"async def shown(self):\n{''.join(f'    {line}' for line in code.splitlines(keepends=True))}")
+
+
+@pytest.mark.kill
+@pytest.mark.skipif(not hasattr(actorflow, "Runtime"), reason="the quick start needs actorflow.Runtime, not there yet")
+def test_the_quick_start_runs_and_a_second_time_prints_the_same(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(QUICK_START, encoding="utf-8")
+
+    command = [sys.executable, "-W", "error", "shop.py"]
+    runs = [subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False) for _ in range(2)]
+
+    expected = re.search(r"It prints `(.*)`", TEXT)
+    assert expected is not None
+    for done in runs:
+        assert (done.returncode, done.stdout.strip()) == (0, expected[1]), done.stderr
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!https?://|#)([^)]+)\)", TEXT))
+def test_every_link_to_a_file_leads_to_one(target: str) -> None:
+    assert (README.parent / target).exists()
+
+
+def test_the_commands_of_the_readme_are_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (README.parent / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+
+    assert set(re.findall(r"\bmake ([a-z]+)\b", TEXT)) <= targets
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"^\| `([A-Z]\w+)`(?:, `([A-Z]\w+)`)? \|", TEXT, flags=re.MULTILINE))))
+def test_every_error_in_the_table_exists(name: tuple[str, str]) -> None:
+    from actorflow import errors
+
+    assert all(hasattr(errors, part) for part in name if part)
