@@ -10,6 +10,7 @@ from actorflow.address import GiveUp as GiveUp
 from actorflow.address import Landed as Landed
 from actorflow.address import Run as Run
 from actorflow.address import RunAgain as RunAgain
+from actorflow.checkpoint import checkpoint as checkpoint
 from actorflow.clock import Duration as Duration
 from actorflow.errors import Abort as Abort
 from actorflow.errors import ActorflowError as ActorflowError
@@ -64,7 +65,6 @@ from actorflow.step import step as step
 from actorflow.step import with_options as with_options
 from actorflow.workflow import Branch as Branch
 from actorflow.workflow import Workflow as Workflow
-from actorflow.workflow import checkpoint as checkpoint
 from actorflow.workflow import gather as gather
 
 __version__ = "0.1.0"

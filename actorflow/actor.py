@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, cast, dataclass_transform, final, get_type_hints, overload
+from weakref import WeakKeyDictionary
 
 import attrs
 from attrs import define
@@ -19,7 +20,7 @@ from actorflow.address import Address
 from actorflow.clock import Duration, seconds
 from actorflow.codec import Coder, RecordCoder, coder
 from actorflow.errors import BadDefinition, OutsideTurn
-from actorflow.kernel.turn import here
+from actorflow.kernel.branches import here
 from actorflow.step import Step, declaration
 
 T = TypeVar("T")
@@ -176,7 +177,10 @@ class Actor:
         Raises:
             BadDefinition: The class cannot be stored as it is.
         """
-        return _kind_info(cls)
+        kind = _kinds.get(cls)
+        if kind is None:
+            kind = _kinds[cls] = _kind_info(cls)
+        return kind
 
 
 def _local_names(cls: type) -> dict[str, Any] | None:
@@ -227,7 +231,9 @@ def _checked_fields(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs
     return [attribute.evolve(alias=attribute.name) for attribute in fields]
 
 
-@functools.cache
+_kinds: WeakKeyDictionary[type, Kind] = WeakKeyDictionary()
+
+
 def _kind_info(cls: type[Any]) -> Kind:
     localns = cls.__options__["localns"]
     try:
@@ -257,7 +263,8 @@ def _kind_info(cls: type[Any]) -> Kind:
 
 def _default(attribute: attrs.Attribute[Any]) -> Callable[[], Any]:
     default = attribute.default
-    return cast("Callable[[], Any]", default.factory) if isinstance(default, attrs.Factory) else lambda: default  # type: ignore[arg-type]
+    factory = getattr(default, "factory", None)
+    return cast("Callable[[], Any]", factory) if factory is not None else lambda: default
 
 
 def _queries(cls: type) -> list[tuple[str, Callable[..., Any]]]:

@@ -190,11 +190,11 @@ class Run(Address[W_co]):
                 act = Decision(act="landed", value=coder(_type_of(value)).encode(value, "landed value"))
             case RunAgain():
                 act = Decision(act="run_again")
-            case GiveUp():
+            case _:
                 act = Decision(act="give_up")
         await self._outside("decide").decide(self._at, call=call, decision=act)
 
-    async def fork(self, key: str, *, at: int | None = None, input: W_co | None = None, keep: bool = False) -> Run[W_co]:  # type: ignore[misc]
+    async def fork(self, key: str, *, at: int | None = None, input: W_co | None = None, keep: bool = False) -> Run[W_co]:
         """A new run from this one's past.
 
         Args:

@@ -33,17 +33,18 @@ T = TypeVar("T")
 OnInterrupt = Literal["retry", "fail", "ask"]
 RunIn = Literal["thread", "process"]
 
+SCALARS = frozenset((str, int, bool, float, bytes, type(None)))  #: deeply immutable, and exact at rest
 RESERVED_NAMES = frozenset(("gather", "task"))
 
 
-@frozen(kw_only=True)
+@define(eq=False)
 class StepInfo:
-    """What a running step may know of itself."""
+    """What a running step may know of itself. To be read, not written."""
 
     key: str  #: idempotency key: the same over attempts, crashes and `retry`
     name: str
     attempt: int  #: from 1
-    deadline: datetime | None  #: when this attempt will be cancelled
+    deadline: datetime | None = None  #: when this attempt will be cancelled
     progress: Any = None  #: what the last attempt's `heartbeat` stored
     beat: Callable[[Any], None] | None = field(default=None, repr=False)
 
@@ -220,6 +221,8 @@ class StepCall(Request):
 
     def copied_arguments(self) -> dict[str, Any]:
         """The arguments as another process would get them: the step shares no object with durable code."""
+        if SCALARS.issuperset(map(type, self.arguments.values())):
+            return self.arguments
         return self.step.coder.decode(self._input, f"argument of step {self.name}")
 
 
@@ -309,7 +312,7 @@ def step(
             key), "fail" (at most once: raises `StepInterrupted`) or "ask" (the run pauses until an operator decides).
         run_in: Where a plain `def` runs.
     """
-    options = {"retry": retry, "timeout": timeout, "undo": undo, "name": name, "was": was, "fails": fails}
+    options: dict[str, Any] = {"retry": retry, "timeout": timeout, "undo": undo, "name": name, "was": was, "fails": fails}
     options |= {"on_interrupt": on_interrupt, "run_in": run_in}
     frame = sys._getframe(1)  # noqa: SLF001  (annotations of a function in a function mean that function's names)
     localns = frame.f_locals if frame.f_locals is not frame.f_globals else None
@@ -330,7 +333,7 @@ def with_options(fn: Callable[P, Coroutine[object, None, T]], **options: Any) ->
     found = declaration(fn)
     if found is None:
         raise BadDefinition(f"{fn!r} is no step: decorate it with @step first.")
-    kept = {"retry": found.retry, "timeout": found.timeout_s, "undo": found.undo, "name": found.name, "was": found.was}
+    kept: dict[str, Any] = {"retry": found.retry, "timeout": found.timeout_s, "undo": found.undo, "name": found.name, "was": found.was}
     kept |= {"fails": found.fails, "on_interrupt": found.on_interrupt, "run_in": found.run_in}
     unknown = options.keys() - kept.keys()
     if unknown:
@@ -371,7 +374,7 @@ def _make(fn: Callable[..., Any], localns: dict[str, Any] | None, options: dict[
 def _retry(name: str, given: Retry | None, on_interrupt: OnInterrupt) -> Retry:
     if on_interrupt == "retry":
         return given or retrying.DEFAULT
-    if given is None or given == retrying.DEFAULT or given == retrying.NEVER:
+    if given in (None, retrying.DEFAULT, retrying.NEVER):
         return retrying.NEVER
     if given.on is None:
         raise BadDefinition(

@@ -65,6 +65,7 @@ class Receive(Request):
         message = decode_message(entry.ref or "", entry.outcome)
         if not isinstance(message, self.types):
             raise Divergence(f"receive of {', '.join(t.__qualname__ for t in self.types)}", [f"a {type(message).__qualname__}"])
+        object.__setattr__(message, "__actorflow_id__", int(entry.input or b"0"))  # So that `reply` knows what it answers.
         return message, None
 
 

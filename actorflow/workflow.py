@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator, Iterable
@@ -16,15 +15,14 @@ from actorflow import records
 from actorflow.actor import Actor
 from actorflow.address import Run
 from actorflow.clock import Duration, seconds
-from actorflow.codec import RecordCoder, coder
+from actorflow.codec import coder
 from actorflow.errors import BadDefinition, BadDuration, UnknownMessage
-from actorflow.kernel.requests import Asked, Checkpoint, Closing, Gather, Join
-from actorflow.kernel.turn import Branch as Line
-from actorflow.kernel.turn import Turn, driver
+from actorflow.kernel.requests import Gather, Join
+from actorflow.kernel.branches import Branch as Line
+from actorflow.kernel.turn import driver
 from actorflow.message import Message, reply_type
 from actorflow.policies.cursor import Progress, SetAside
 from actorflow.policies.limits import checked_key
-from actorflow.records import Entry
 from actorflow.step import Step, find_step
 from actorflow.verbs import Each, Receive, Sleep, Start, as_datetime
 
@@ -122,7 +120,7 @@ class Workflow(Actor, Generic[R_co]):
         """
         driver("self.receive")
         for of in types:
-            if not (isinstance(of, type) and issubclass(of, Message)):
+            if not issubclass(of, Message):
                 raise UnknownMessage(f"receive takes classes derived from Message, not {of!r}.")
         return await Receive(types, where, None if within is None else seconds(within))
 
@@ -268,8 +266,6 @@ class Workflow(Actor, Generic[R_co]):
             total: How many there are, if known: gives an ETA. A sized source says so itself.
         """
         driver("self.each")
-        if not callable(do) or not callable(key):
-            raise BadDefinition("each(items, do, key=...): `do` and `key` are functions of one item.")
         if parallel < 1 or batch < 1:
             raise BadDefinition(f"each: parallel ({parallel}) and batch ({batch}) are at least 1.")
         return cast("Progress", await Each(items, do, key, parallel, batch, seconds(flush), on_error, total))
@@ -326,120 +322,3 @@ async def gather(*branches: Any, settle: bool = False) -> Any:
         raise BadDefinition("gather takes calls of steps, checkpoints or verbs (without `await`), or one iterable of them.")
     values = await Gather(tuple(_coroutine(call) for call in calls), settle)
     return values if several else list(values)
-
-
-# --- checkpoints -------------------------------------------------------------------------------------------------------
-
-
-@frozen(eq=False)
-class _Closed(Closing):
-    """A checkpoint succeeded: its outcome and the fields that it changed."""
-
-    checkpoint: _CheckpointCall
-    payload: bytes
-    dropped: tuple[Asked, ...]
-    kind = "checkpoint"
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return self.checkpoint.name
-
-    @property
-    def was(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self.checkpoint.was
-
-    def input(self) -> bytes:
-        return self.checkpoint.input()
-
-    def outcome(self) -> bytes:
-        return self.payload
-
-    def answer(self, entry: Entry) -> tuple[Any, Exception | None]:
-        return self.checkpoint.answer(entry)
-
-
-class _CheckpointCall(Checkpoint):
-    """Durable code calls a checkpoint."""
-
-    def __init__(self, declared: _Declared, instance: Workflow[Any], arguments: dict[str, Any], turn: Turn) -> None:
-        self.name, self.was = declared.step.name, declared.step.was
-        self._declared, self._instance, self._turn = declared, instance, turn
-        self._input = declared.step.coder.encode(arguments, f"argument of checkpoint {self.name}")
-
-    def input(self) -> bytes:
-        return self._input
-
-    def same_input(self, recorded: bytes | None) -> bool:
-        if recorded == self._input:
-            return True
-        coder_ = self._declared.step.coder
-        what = f"recorded input of checkpoint {self.name}"
-        return recorded is not None and coder_.decode(recorded, what) == coder_.decode(self._input, what)
-
-    def run(self) -> Coroutine[Any, Any, Any]:
-        arguments = self._declared.step.coder.decode(self._input, f"argument of checkpoint {self.name}")
-        return cast("Coroutine[Any, Any, Any]", self._declared.step.call({**arguments, self._declared.receiver: self._instance}))
-
-    def close(self, value: Any, changed: dict[str, bytes] | None, dropped: tuple[Asked, ...]) -> Closing:
-        encoded = self._declared.step.outcome.encode(value, f"outcome of checkpoint {self.name}")
-        payload = _closing.encode({_FIELDS: {name: part.decode() for name, part in (changed or {}).items()}}, "fields")
-        return _Closed(self, b'{"value":' + encoded + b"," + payload[1:], dropped)
-
-    def answer(self, entry: Entry) -> tuple[Any, Exception | None]:
-        payload = entry.outcome or b"null"
-        # The fields are written last and hold their encodings as text, where every quote is escaped: the last match is the
-        # right one, and neither part is decoded by the other's types.
-        at = payload.rindex(b',"~fields":')
-        fields = _closing.decode(b"{" + payload[at + 1 :], f"fields of checkpoint {self.name}")[_FIELDS]
-        state = self._turn.state
-        if fields and state is not None:
-            state.assign({name: part.encode() for name, part in fields.items()})
-        value = self._declared.step.outcome.decode(payload[len(b'{"value":') : at], f"outcome of checkpoint {self.name}")
-        return value, None
-
-
-_FIELDS = "~fields"  #: no value of a user can have that name: it is the last key at the top
-_closing = RecordCoder({_FIELDS: dict[str, str]})
-
-
-class _Declared:
-    """The declaration behind a checkpoint method."""
-
-    def __init__(self, method: Callable[..., Any], name: str | None, was: tuple[str, ...]) -> None:
-        qualname = name or method.__qualname__.rpartition("<locals>.")[2]
-        if "/" in qualname or "#" in qualname:
-            raise BadDefinition(f'a checkpoint cannot be named {qualname!r}: "/" and "#" are taken.')
-        self.receiver = next(iter(inspect.signature(method).parameters), "self")
-        self.step = Step(method, qualname, was=was, receiver=self.receiver)
-
-
-@overload
-def checkpoint(method: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[object, None, T]]: ...
-@overload
-def checkpoint(
-    *, name: str | None = None, was: tuple[str, ...] = ()
-) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[object, None, T]]]: ...
-def checkpoint(method: Callable[..., Any] | None = None, /, *, name: str | None = None, was: tuple[str, ...] = ()) -> Any:
-    """A method that is one milestone: its outcome and the fields it changed are recorded together, and what it consisted
-    of is folded away. On resume a finished one is not entered. One that raises records nothing and is entered again.
-    """
-    if method is None:
-        return functools.partial(_checkpoint, name=name, was=was)
-    return _checkpoint(method, name=name, was=was)
-
-
-def _checkpoint(method: Callable[..., Any], *, name: str | None, was: tuple[str, ...]) -> Callable[..., Any]:
-    if not inspect.iscoroutinefunction(method):
-        raise BadDefinition(f"@checkpoint {getattr(method, '__qualname__', method)} must be an `async def` method of a Workflow.")
-    declared = _Declared(method, name, was)
-
-    @functools.wraps(method)
-    async def wrapper(self: Workflow[Any], *args: Any, **kwargs: Any) -> Any:
-        turn = driver(f"@checkpoint {declared.step.name}")
-        arguments = declared.step.bind((self, *args), kwargs)
-        arguments[declared.receiver] = None  # The instance is no input.
-        return await _CheckpointCall(declared, self, arguments, turn)
-
-    return wrapper
-
-

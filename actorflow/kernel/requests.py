@@ -16,7 +16,7 @@ from actorflow.errors import Control
 from actorflow.records import Entry, Identity
 
 if TYPE_CHECKING:
-    from actorflow.kernel.turn import Branch
+    from actorflow.kernel.branches import Branch
 
 Code = Coroutine[Any, Any, Any]
 
@@ -66,12 +66,16 @@ class State(Protocol):
 
 @frozen
 class Gather(Request):
+    """Open a branch for each, and wait for all of them."""
+
     branches: tuple[Code, ...]
     settle: bool = False
 
 
 @frozen
 class Join(Request):
+    """Wait for the end of a task."""
+
     task: Branch
 
 

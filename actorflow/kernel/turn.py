@@ -11,14 +11,10 @@ What the code yields that is no request is a foreign await: the code is dropped,
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from contextvars import Context
 from typing import Any
-
-from attrs import define, field
 
 from actorflow.errors import (
     AgainMisplaced,
@@ -26,10 +22,11 @@ from actorflow.errors import (
     Divergence,
     FieldWriteInBranch,
     ForeignAwait,
-    Leaving,
-    OutsideTurn,
     StepNameTaken,
 )
+from actorflow.kernel.branches import Branch, Group, Scope, here, leave
+from actorflow.kernel.branches import driven as driven
+from actorflow.kernel.branches import driver as driver
 from actorflow.kernel.foreign import foreign_error, waiting_line
 from actorflow.kernel.journal import SPOT, Journal
 from actorflow.kernel.requests import (
@@ -49,86 +46,6 @@ from actorflow.kernel.requests import (
     Stretch,
 )
 from actorflow.records import Entry, Event, Identity
-
-class _Here(threading.local):
-    """Which durable code the calling thread is driving. The stretch is synchronous, so this is no context variable."""
-
-    turn: Turn | None = None
-    branch: Branch | None = None
-    leaving: bool = False
-
-
-here = _Here()
-
-
-def driven() -> bool:
-    """True if the caller is durable code.
-
-    Raises:
-        Leaving: That code is being dropped; no verb does anything any more.
-    """
-    if here.leaving:
-        raise Leaving
-    return here.turn is not None
-
-
-def driver(verb: str) -> Turn:
-    """The turn that drives the caller.
-
-    Raises:
-        OutsideTurn: The caller is no durable code.
-    """
-    if here.leaving:
-        raise Leaving
-    if here.turn is None:
-        raise OutsideTurn(verb)
-    return here.turn
-
-
-# --- branches ----------------------------------------------------------------------------------------------------------
-
-
-@define(eq=False)
-class _Group:
-    """A gather that is under way."""
-
-    parent: Branch
-    scope: str  #: what the paths of its branches begin with
-    results: list[Any]
-    open: int
-    settle: bool
-    before: dict[str, bytes] | None  #: the fields when it began, if a branch could change them in place
-
-
-@define(eq=False)
-class _Scope:
-    """A checkpoint that is under way."""
-
-    parent: Branch
-    request: Checkpoint
-    identity: Identity
-    before: dict[str, bytes] | None
-
-
-@define(eq=False)
-class Branch:
-    """A line of durable code: the trunk, an argument of `gather`, a task, or the body of a checkpoint."""
-
-    path: str
-    coro: Code
-    context: Context
-    trunk: bool = False  #: fields may be written here
-    owner: _Group | _Scope | None = None
-    calls: dict[str, int] = field(factory=dict)
-    ended: tuple[Any, BaseException | None] | None = None
-    joiners: list[Branch] = field(factory=list)
-    keys: set[str] = field(factory=set)
-
-    def next(self, name: str) -> Identity:
-        """The identity of the next call of *name* in this branch."""
-        n = self.calls.get(name, 0)
-        self.calls[name] = n + 1
-        return Identity(self.path, name, n)
 
 
 class Turn:
@@ -196,7 +113,7 @@ class Turn:
         """Leave memory. Not cancellation: `finally` blocks run because Python runs them, and every verb in them is refused."""
         if self._branches:
             branches, self._branches = list(self._branches.values()), {}
-            _leave(branches)
+            leave(branches)
 
     __del__ = drop  # Reference counting reaches the turn before the coroutines that it alone holds.
 
@@ -235,7 +152,7 @@ class Turn:
             suffix = "task:" + key.replace("~", "~0").replace("/", "~1")
             if suffix in parent.keys:
                 raise ValueError(f"this branch has started a task with key {key!r} before: keys name tasks, use another")
-            parent.keys.add(suffix)
+            parent.keys += (suffix,)
         return self._open(Branch(f"{parent.path}/{suffix}", code, parent.context.copy()))
 
     def check_name(self, name: str, function: object) -> None:
@@ -364,7 +281,7 @@ class Turn:
     def _gather(self, parent: Branch, request: Gather) -> None:
         scope = f"{parent.path}/gather#{parent.next('gather').n}."
         before = self._mutable_fields() if parent.trunk else None
-        group = _Group(parent, scope, [None] * len(request.branches), len(request.branches), request.settle, before)
+        group = Group(parent, scope, [None] * len(request.branches), len(request.branches), request.settle, before)
         for index, code in enumerate(request.branches):
             self._open(Branch(f"{scope}{index}", code, parent.context.copy(), owner=group))
         if not request.branches:
@@ -375,7 +292,7 @@ class Turn:
 
     def _join(self, branch: Branch, task: Branch) -> None:
         if task.ended is None:
-            task.joiners.append(branch)
+            task.joiners += (branch,)
         else:
             self._runnable.append((branch, *task.ended))
 
@@ -386,9 +303,9 @@ class Turn:
         del self._branches[branch.path]
         branch.ended = (value, error)
         match branch.owner:
-            case _Group() as group:
+            case Group() as group:
                 self._ended_in_group(group, branch, value, error)
-            case _Scope() as scope:
+            case Scope() as scope:
                 self._ended_checkpoint(scope, branch, value, error)
             case None if branch.path:
                 self._runnable.extend((joiner, value, error) for joiner in branch.joiners)
@@ -398,7 +315,7 @@ class Turn:
     def _recorded(self, error: BaseException | None) -> Entry | None:
         return next((entry for known, entry in reversed(self._errors) if known is error), None)
 
-    def _ended_in_group(self, group: _Group, branch: Branch, value: Any, error: BaseException | None) -> None:
+    def _ended_in_group(self, group: Group, branch: Branch, value: Any, error: BaseException | None) -> None:
         if error is not None and not (group.settle and isinstance(error, Exception)):
             self._group_failed(group, error)
             return
@@ -408,7 +325,7 @@ class Turn:
             self._check_fields(group)
             self._runnable.append((group.parent, tuple(group.results), None))
 
-    def _group_failed(self, group: _Group, error: BaseException) -> None:
+    def _group_failed(self, group: Group, error: BaseException) -> None:
         dropped = self._drop_under(group.scope)
         if not isinstance(error, Exception):
             self._runnable.append((group.parent, None, error))
@@ -416,7 +333,7 @@ class Turn:
         self._check_fields(group)
         self._wait(group.parent, GatherClosed(dropped, error), Identity(group.parent.path, "gather", group.parent.calls["gather"] - 1))
 
-    def _check_fields(self, group: _Group) -> None:
+    def _check_fields(self, group: Group) -> None:
         if group.before is None or self.state is None:
             return
         after = self.state.parts()
@@ -435,7 +352,7 @@ class Turn:
             self.journal.forget(path)
         self._cancelled.update(paths)
         self._runnable = [item for item in self._runnable if item[0].path not in paths]
-        _leave(gone)
+        leave(gone)
         return dropped
 
     # --- checkpoints ----------------------------------------------------------------------------------------------------
@@ -449,10 +366,10 @@ class Turn:
             return
         before = self.state.parts() if parent.trunk and self.state is not None else None
         path = f"{parent.path}/{request.name}#{identity.n}"
-        scope = _Scope(parent, request, identity, before)
+        scope = Scope(parent, request, identity, before)
         self._open(Branch(path, request.run(), parent.context, trunk=parent.trunk, owner=scope))
 
-    def _ended_checkpoint(self, scope: _Scope, branch: Branch, value: Any, error: BaseException | None) -> None:
+    def _ended_checkpoint(self, scope: Scope, branch: Branch, value: Any, error: BaseException | None) -> None:
         dropped = self._drop_under(f"{branch.path}/")
         if error is not None:  # Only success folds: replay enters it again.
             self._runnable.append((scope.parent, None, error))
@@ -461,16 +378,6 @@ class Turn:
         if scope.before is not None and self.state is not None:
             changed = {name: part for name, part in self.state.parts().items() if scope.before[name] != part}
         self._wait(scope.parent, scope.request.close(value, changed, dropped), scope.identity)
-
-
-def _leave(branches: Sequence[Branch]) -> None:
-    outer, here.leaving = here.leaving, True
-    try:
-        for branch in reversed(branches):
-            with suppress(BaseException):  # Whatever a dying frame raises concerns nobody.
-                branch.coro.close()
-    finally:
-        here.leaving = outer
 
 
 def _short(payload: bytes | None) -> str:

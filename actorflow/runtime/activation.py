@@ -30,7 +30,6 @@ from actorflow.records import (
     Loaded,
     PauseReason,
     Refusal,
-    Run,
     RunStatus,
     SetEnd,
     SetRound,
@@ -46,6 +45,7 @@ from actorflow.workflow import Answered
 
 if TYPE_CHECKING:
     from actorflow.runtime.host import Host
+    from actorflow.runtime.loops import Signal
     from actorflow.runtime.timers import Timer
 
 BURST = 64  #: entries in one commit that were decided without waiting; more of them wait for it to be durable
@@ -72,6 +72,7 @@ class Activation:
         self.inflight = 0  #: commits that are not durable yet
         self.deadline: Timer | None = None
         self.halted: list[Call] = []  #: calls that were open when it was told to stop
+        self.proven: Signal | None = None  #: somebody waits to see whether it ends its process again
         self.replayed = False  #: this stretch began with a replay
         self._events = loaded.entries
         self._fields_at_start = run.fields if run.fields is not None else run.input
@@ -104,10 +105,12 @@ class Activation:
         self.replayed = False
 
     def drop(self) -> None:
-        """Leave memory; nothing is written."""
-        for call in self.calls.values():
-            call.forget()
+        """Leave memory; nothing is written. What still runs is cancelled: its outcome could not be recorded."""
+        for call in (*self.calls.values(), *self.halted):
+            call.kill()
         self.calls.clear()
+        if self.proven is not None:
+            self.proven.set()
         if self.deadline is not None:
             self.deadline.cancel()
         if hasattr(self, "turn"):
@@ -140,11 +143,18 @@ class Activation:
 
     def go(self, stretch: Stretch, writes: list[Write]) -> None:
         """Make one commit of what a stretch came to; what it asks for begins when that is durable."""
+        try:
+            self._go(stretch, writes)
+        except ActorflowError as error:  # A field, a result or a message that cannot be stored or read.
+            self.pause(reports.pause_reason(error), reports.broken(self, error), writes)
+
+    def _go(self, stretch: Stretch, writes: list[Write]) -> None:
         opened: list[Call] = []
         todo = deque((stretch,))
         while todo:
             stretch = todo.popleft()
-            writes.extend(self._noted(stretch.notes))
+            if stretch.notes:
+                writes.extend(self._noted(stretch.notes))
             if stretch.end is not None:
                 self._end(stretch.end, writes)
                 return
@@ -192,6 +202,8 @@ class Activation:
             writes.append(self.state(status, wake_at=wake_at))
         if not working:
             self._show(writes)
+        if self.proven is not None and (not working or not self.crashes):
+            self.proven.set()
 
     def state(self, status: RunStatus, *, reason: PauseReason | None = None, wake_at: float | None = None) -> SetState:
         """The write that puts the run there."""
@@ -211,7 +223,8 @@ class Activation:
                 call.held = False
                 call.begin()
         if self.stopping is None:
-            self.serve()
+            if len(self.mailbox):
+                self.serve()
             self.host.rest(self)
 
     # --- commits --------------------------------------------------------------------------------------------------------
@@ -284,7 +297,12 @@ class Activation:
 
         if not len(self.mailbox):
             return None
-        envelope = self.mailbox.oldest(wanted, now=self.host.clock.wall())
+        try:
+            envelope = self.mailbox.oldest(wanted, now=self.host.clock.wall())
+        except Exception as error:  # noqa: BLE001  (a `where` of the user's, or a message that today's classes cannot read)
+            reason = reports.pause_reason(error)
+            self.pause(reason, reports.broken(self, error), [])
+            return None
         if envelope is not None:
             self.mailbox.remove(envelope)
         return answer
@@ -356,6 +374,7 @@ class Activation:
     def _again(self, writes: list[Write]) -> None:
         fields = self.fields.view()
         self.round += 1
+        self.host.forget_bugs(self.run.id)
         if fields != self.view:
             self.view = fields
             writes.append(SetView(self.run.id, fields))

@@ -20,7 +20,7 @@ from actorflow.errors import (
 from actorflow.failures import decode_failure, describe_failure
 from actorflow.kernel.requests import Asked, Closing
 from actorflow.message import decode_message, reply_type, resolve
-from actorflow.records import ENDED, Address, Consume, Entry, Envelope, Run, Wake, Write
+from actorflow.records import ENDED, Address, Consume, Entry, EntryStatus, Envelope, Run, Wake, Write
 from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.calls import Call, Sleeping, Stopper, Waiting
 from actorflow.runtime.looping import Looping
@@ -196,6 +196,12 @@ class Asking(Waiting):
         envelope = host.envelope(
             target.id, request.type, request.body, key=self.key, sender=str(activation), reply_to=activation.run.id
         )
+        earlier = await host.store.message(target.id, self.key)
+        if activation.calls.get(self.asked) is not self or activation.stopping is not None:
+            return
+        if earlier is not None:  # Asked before, and set aside by a `retry`: it gets the first answer.
+            self._joined(earlier)
+            return
         refused = _Sending.accept(self, target, envelope)  # type: ignore[arg-type]
         if refused is not None:
             activation.record(self.asked, *refused)
@@ -208,6 +214,17 @@ class Asking(Waiting):
         activation.place(writes)
         activation.submit(writes, lambda: Waiting.begin(self))
 
+    def _joined(self, earlier: Envelope) -> None:
+        if earlier.answer is not None:
+            self.activation.record(self.asked, self.entry(outcome=earlier.answer))
+            return
+        self.working, self.due_at = False, self.activation.host.clock.wall() + self.request.within_s
+        intent = self.entry(kind="intent", status="", due_at=self.due_at)
+        self.activation.turn.journal.note(intent)
+        writes: list[Write] = [intent]
+        self.activation.place(writes)
+        self.activation.submit(writes, lambda: Waiting.begin(self))
+
     def forget(self) -> None:
         super().forget()
         self.activation.host.asks.get(self.activation.run.id, {}).pop(self.key, None)
@@ -218,7 +235,7 @@ class Asking(Waiting):
         reply = notice.decode(envelope.body, "reply")
         if reply["of"] != self.key:
             return None
-        status = "ok" if reply["status"] == "ok" else "failed"
+        status: EntryStatus = "ok" if reply["status"] == "ok" else "failed"
         return self.entry(status=status, outcome=(reply["outcome"] or "null").encode()), [Consume(envelope.id, None)]
 
     def due(self) -> None:

@@ -38,20 +38,20 @@ class Attempt(Abandonable):
     """A step call: its attempts, one after another."""
 
     working = True
+    number = 1
+    _job: Job | None = None
+    _timer: Timer | None = None  #: of the wait before the next attempt
+    _deadline: Timer | None = None  #: of the attempt
+    _timed_out = False
+    _first_at: float | None = None  #: when the first attempt that failed had begun, if one did
+    _stopped: Stopped | None = None
+    _beats = 0
 
     def __init__(self, activation: Activation, asked: Asked) -> None:
         super().__init__(activation, asked)
         assert isinstance(asked.request, StepCall)
         self.request = asked.request
         self.step: Step = asked.request.step
-        self.number = 1
-        self._job: Job | None = None
-        self._timer: Timer | None = None  #: of the wait before the next attempt
-        self._deadline: Timer | None = None  #: of the attempt
-        self._timed_out = False
-        self._first_at = activation.host.clock.wall()
-        self._stopped: Stopped | None = None
-        self._beats = 0
 
     def opening(self) -> list[Write]:
         journal = self.activation.turn.journal
@@ -170,16 +170,16 @@ class Attempt(Abandonable):
         if not self.activation.host.live(self.activation):
             return
         timed_out, self._timed_out = self._timed_out, False
-        if timed_out and error is not None:
+        if error is None:
+            self._succeeded(value)
+        elif timed_out:
             self._failed(StepTimeout(self.step.name, self.step.timeout_s or 0.0))
         elif job.cancelled and isinstance(error, anyio.get_cancelled_exc_class()):
             self._was_cancelled()
         elif isinstance(error, anyio.get_cancelled_exc_class()):
             return  # The runtime itself is being torn down: as if the process had died.
-        elif error is not None:
-            self._failed(error)
         else:
-            self._succeeded(value)
+            self._failed(error)
 
     def _succeeded(self, value: Any) -> None:
         what = f"outcome of step {self.step.name}"
@@ -196,6 +196,8 @@ class Attempt(Abandonable):
             self._was_interrupted("it timed out")
             return
         host = self.activation.host
+        if self._first_at is None:
+            self._first_at = host.clock.wall()
         elapsed_s = host.clock.wall() - self._first_at
         decision = retry.decide(self.step.retry, self.number, error, elapsed_s=elapsed_s, die=host.chance.jitter())
         if isinstance(decision, RetryAfter) and kind != "business":
@@ -270,6 +272,13 @@ class Attempt(Abandonable):
             self._job.tell = self._late
             self._job = None
         return [self.entry(status="cancelled", attempt=self.number, ref=self.request.ref)]
+
+    def kill(self) -> None:
+        self.forget()
+        job, self._job = self._job, None
+        if job is not None:
+            job.tell = None
+            self.activation.host.workers.cancel(job)
 
     def forget(self) -> None:
         for timer in (self._timer, self._deadline):

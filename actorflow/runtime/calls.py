@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actorflow.failures import encode_failure
-from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.requests import Asked
 from actorflow.records import Entry, EntryStatus, Envelope, Write
 
@@ -59,6 +58,10 @@ class Call:
     def forget(self) -> None:
         """It was answered or stopped: let go of timers."""
 
+    def kill(self) -> None:
+        """Its activation is dropped: end what runs, and tell nobody."""
+        self.forget()
+
     def entry(
         self,
         *,
@@ -71,19 +74,10 @@ class Call:
     ) -> Entry:
         """An entry of this call."""
         activation, request = self.activation, self.asked.request
-        return new_entry(
-            activation.run.id,
-            activation.round,
-            kind or request.kind,
-            self.asked.identity,
-            at=activation.host.clock.wall(),
-            status=status,
-            attempt=attempt,
-            due_at=due_at,
-            input=request.input() if kind is None else None,
-            outcome=outcome,
-            ref=ref,
-        )
+        branch, name, n = self.asked.identity
+        input_, at = (request.input() if kind is None else None), activation.host.clock.wall()
+        kind = kind or request.kind
+        return Entry(activation.run.id, activation.round, kind, branch, name, n, status, attempt, at, due_at, input_, outcome, ref)
 
     def failed(self, error: BaseException, *, status: EntryStatus = "failed") -> Entry:
         """The entry of a call that failed."""

@@ -109,11 +109,13 @@ class Ending:
         writes.append(SetEnd(run=run.id, outcome=outcome, report=payload, ended_at=host.clock.wall()))
         writes.append(activation.log(status, outcome=outcome))
         writes.extend(self._cancelled_children(activation))
-        error = encode_failure(RunEnded(run.address, status))
         unanswered = [*activation.unanswered.values(), *activation.mailbox.all()]
-        for envelope in unanswered:
-            writes.extend(host.reply(envelope, None, error))
-        writes.append(Bury(run.id))
+        if unanswered:
+            error = encode_failure(RunEnded(run.address, status))
+            for envelope in unanswered:
+                writes.extend(host.reply(envelope, None, error))
+        if len(activation.mailbox) or activation.mailbox.reserved:
+            writes.append(Bury(run.id))
         if run.parent is not None:
             writes.extend(host.notice("~child", run.parent, str(run.address), status, outcome))
         for envelope in unanswered:

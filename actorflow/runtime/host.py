@@ -77,7 +77,9 @@ class Mail:
             self.host.reserve(envelope, -1)
 
 
-NO_MAIL = ()
+
+
+NO_MAIL = Mail(None, [], [])  # type: ignore[arg-type]  # Most commits are one entry and carry none.
 
 
 class Host:
@@ -152,9 +154,9 @@ class Host:
             input=fields,
         )
 
-    def begun(self, run: Run) -> Entry:
-        """The event of its acceptance."""
-        return new_entry(run.id, 0, "started", Identity("", run.kind, 0), at=run.created_at, status="")
+    def begun(self, run: Run, request: str = "") -> Entry:
+        """The event of its acceptance; *request* names the call that started it, if that may be repeated."""
+        return Entry(run.id, 0, "started", "", run.kind, 0, "", 0, run.created_at, None, None, None, request or None)
 
     def envelope(
         self,
@@ -237,7 +239,8 @@ class Host:
     def rest(self, activation: Activation) -> None:
         """It may only wait now: let it leave memory after a while, or at once if too many do."""
         run = activation.run.id
-        self._resting.pop(run, None)
+        if self._resting:
+            self._resting.pop(run, None)
         if not activation.idle:
             return
         self._resting[run] = self.clock.monotonic()
@@ -276,6 +279,8 @@ class Host:
 
     def post(self, writes: Sequence[Write]) -> Mail:
         """Take note of the mail of a commit that is on its way."""
+        if len(writes) == 1 and type(writes[0]) is Entry:
+            return NO_MAIL
         envelopes = [write for write in writes if type(write) is Envelope]
         answers = [write for write in writes if type(write) is Consume and write.answer is not None]
         for envelope in envelopes:

@@ -17,6 +17,7 @@ from attrs import define, field
 from actorflow.errors import ActorflowError, StoreError, Undecodable
 from actorflow.records import ENDED, Commit, Envelope, Loaded
 from actorflow.runtime import reports
+from actorflow.runtime.loops import Signal
 
 if TYPE_CHECKING:
     from actorflow.runtime.host import Host
@@ -36,8 +37,8 @@ class Loading:
     _arrivals: dict[int, list[Envelope]] = field(factory=dict, init=False)  #: by run that is queued or being loaded
     _wake: anyio.Event | None = field(default=None, init=False)
     _horizon: tuple[float, int] = field(default=(-math.inf, 0), init=False)  #: all rows up to here are known
-    _suspect: int | None = field(default=None, init=False)
-    _suspects: deque[int] = field(factory=deque, init=False)
+    _loaded: dict[int, Signal] = field(factory=dict, init=False)  #: for who waits until it is loaded
+    _suspects: anyio.Lock = field(factory=anyio.Lock, init=False)
 
     def wake(self, run: int, envelope: Envelope | None = None) -> None:
         """Load that run soon; a message that arrived meanwhile is handed over then."""
@@ -55,9 +56,12 @@ class Loading:
         if envelope is not None:
             self._arrivals[run].append(envelope)
 
-    def expected(self, run: int) -> bool:
-        """True while it is queued or being loaded."""
-        return run in self._arrivals
+    async def load(self, run: int) -> None:
+        """Load that run now; on return it is in memory, or cannot be."""
+        self.wake(run)
+        while run in self._arrivals:
+            signal = self._loaded.setdefault(run, Signal(self.host.loop))
+            await signal.wait()
 
     def expect(self, due: float, run: int) -> None:
         """That run, not in memory, goes on at *due*; one beyond the window is found when the window gets there."""
@@ -100,6 +104,8 @@ class Loading:
         finally:
             limiter.release_on_behalf_of(run)
             self._arrivals.pop(run, None)
+            if (signal := self._loaded.pop(run, None)) is not None:
+                signal.set()
 
     async def _activate(self, run: int) -> None:
         try:
@@ -109,8 +115,24 @@ class Loading:
             if record is not None and record.status not in (*ENDED, "paused"):
                 self.host.committer.submit(Commit(tuple(self.host.unreadable(record, error))), lambda _: None)
             return
-        if loaded is not None and run not in self.host.resident:
+        if loaded is None or run in self.host.resident:
+            return
+        if SUSPECT_CRASHES <= loaded.run.crashes < self.host.limits.crashes_max:
+            self.host.spawn(lambda: self._alone(run))
+        else:
             self.enter(loaded, self._arrivals.get(run, []))
+
+    async def _alone(self, run: int) -> None:
+        """Start a run that has ended its process before, beside no other such run, until it has got further or waits."""
+        async with self._suspects:
+            loaded = await self.host.store.load(run)  # Anew: messages may have come while it stood in line.
+            if loaded is not None and run not in self.host.resident:
+                self.enter(loaded, [])
+            activation = self.host.resident.get(run)
+            if activation is not None and activation.status == "running" and activation.crashes:
+                activation.proven = Signal(self.host.loop)
+                with anyio.move_on_after(SUSPECT_ALONE_S):
+                    await activation.proven.wait()
 
     def enter(self, loaded: Loaded, arrivals: list[Envelope]) -> None:
         """Put a run into memory and let it go on."""

@@ -269,6 +269,11 @@ class Looping(Abandonable):
         self._stopped = None
         return []
 
+    def kill(self) -> None:
+        self.forget()
+        if self._scope is not None:
+            self._scope.cancel()
+
     def forget(self) -> None:
         if self._flush_timer is not None:
             self._flush_timer.cancel()

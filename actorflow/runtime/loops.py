@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Protocol, TypeVar
 
-
 T = TypeVar("T")
 
 
@@ -35,20 +34,21 @@ class AsyncioLoop:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._current: dict[Any, Any] = vars(asyncio.tasks)["_current_tasks"]
 
     def post(self, fn: Callable[[], object], /) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(fn)
 
     def hidden(self, fn: Callable[..., T], /, *args: Any) -> T:
-        task = asyncio.current_task()
+        task = self._current.get(self._loop)
         if task is None:
             return fn(*args)
-        asyncio.tasks._leave_task(self._loop, task)  # type: ignore[attr-defined]  # noqa: SLF001
+        asyncio.tasks._leave_task(self._loop, task)
         try:
             return fn(*args)
         finally:
-            asyncio.tasks._enter_task(self._loop, task)  # type: ignore[attr-defined]  # noqa: SLF001
+            asyncio.tasks._enter_task(self._loop, task)
 
     def parked(self) -> tuple[Awaitable[Any], Callable[[], object]]:
         future: asyncio.Future[None] = self._loop.create_future()
@@ -96,7 +96,8 @@ class _TrioWait:
     __slots__ = ("lowlevel", "over", "task")
 
     def __init__(self, lowlevel: Any) -> None:
-        self.lowlevel, self.task = lowlevel, None
+        self.lowlevel = lowlevel
+        self.task: Any = None
         self.over = False
 
     def __await__(self) -> Generator[Any, Any, None]:

@@ -82,8 +82,7 @@ class Operators:
             done.set()
 
         host.committer.submit(Commit(tuple(writes)), told, door=True)
-        with anyio.CancelScope(shield=True):  # What was submitted will be written: the caller must learn it.
-            await done.wait()
+        await done.wait()
         if isinstance(outcome[0], StoreError):
             raise outcome[0]
         return outcome[0]
@@ -118,7 +117,7 @@ class Operators:
         try:
             deadline_at = None if deadline_s is None else host.clock.wall() + deadline_s
             new = host.new_run(to, input, deadline_at=deadline_at)
-            refusal = await self.write([new, host.begun(new)._replace(ref=request)])
+            refusal = await self.write([new, host.begun(new, request)])
             if isinstance(refusal, Taken):
                 await self._join_stored(refusal.run, input, on_conflict, request)
             elif refusal is not None:
@@ -233,7 +232,8 @@ class Operators:
     async def result(self, to: Address, *, wait_paused: bool) -> bytes:
         host = self.host
         while True:
-            target = await self.run(to)
+            activation = host.by_address.get(to)
+            target = activation.run if activation is not None else await self.run(to)
             waiter = Waiter(Signal(host.loop))
             waiters = host.results.setdefault(target.id, [])
             waiters.append(waiter)
@@ -300,9 +300,7 @@ class Operators:
                 return activation
             if run.status in ENDED:
                 raise RunEnded(to, run.status)
-            host.loading.wake(run.id)
-            while host.by_address.get(to) is None and host.loading.expected(run.id):
-                await anyio.lowlevel.checkpoint()
+            await host.loading.load(run.id)
             if host.by_address.get(to) is None and (await self.run(to)).status == "paused":
                 raise InvalidState(verb, to, "paused", "")
 

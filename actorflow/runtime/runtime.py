@@ -191,7 +191,8 @@ class Runtime:
         at = records.Address(kind.name, checked_key(key))
         deadline_s = None if deadline is None else seconds(deadline)
         fields = kind.encode(workflow)
-        await self.operations.start(at, input=fields, on_conflict=on_conflict, deadline_s=deadline_s, request=uuid.uuid4().hex)
+        request = uuid.uuid4().hex if on_conflict == "reject" else ""
+        await self.operations.start(at, input=fields, on_conflict=on_conflict, deadline_s=deadline_s, request=request)
         return Run(type(workflow), key, self.operations)
 
     def at(self, actor: type[A], key: str) -> Address[A]:
@@ -217,7 +218,7 @@ class Runtime:
 def _registered(actors: Sequence[type[Actor]]) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     for cls in actors:
-        if not (isinstance(cls, type) and issubclass(cls, Actor)):
+        if not issubclass(cls, Actor):
             raise BadDefinition(f"Runtime(actors=[...]) takes classes derived from Workflow, not {cls!r}.")
         kind = cls.__kind_info__()
         if kind.name in kinds:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import anyio
 from attrs import define, field
 
-from actorflow.errors import StoreError, StoreStopped, StoreUnavailable
+from actorflow.errors import StoreError, StoreUnavailable
 from actorflow.records import Commit, Refusal
 from actorflow.stores import Store
 
@@ -96,7 +96,7 @@ class Committer:
             return
 
     def _refuse_callers(self, batch: list[tuple[Commit, Told, bool]], error: StoreUnavailable) -> list[tuple[Commit, Told, bool]]:
-        kept = []
+        kept: list[tuple[Commit, Told, bool]] = []
         for commit, told, door in (*batch, *self._pending):
             if door:
                 told(error)
@@ -112,7 +112,7 @@ class Committer:
             waiting = [*(batch or ()), *self._pending]
             self._pending.clear()
             for _, told, _ in waiting:
-                told(error if isinstance(error, StoreStopped) else error)
+                told(error)
             self.on_stop(error)
 
     async def drain(self, *, within_s: float = math.inf) -> None:

@@ -1,0 +1,319 @@
+"""Commands that look and change nothing: `runs list`, `runs count`, `runs show`, `runs history` and `why`."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
+
+from attrs import evolve
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.table import Table
+from rich.text import Text
+
+from actorflow.cli.connect import perform
+from actorflow.cli.exits import Exit
+from actorflow.cli.options import DEFAULTS, Options, RunName, address, since_at
+from actorflow.cli.printer import COLORS, Printer, cell, grid
+from actorflow.cli.text import length, plain, relative, short, when
+from actorflow.operations import HistoryEntry, LoopInfo, Operations, RunInfo
+from actorflow.policies.failure import FailureReport
+from actorflow.records import Address, PauseReason, RunQuery, RunStatus
+
+PAGE_MAX = 1_000  #: runs or entries asked for at a time
+BAD_SHOWN_MAX = 5  #: items of a loop that are shown; JSON has more
+
+Kind = Annotated[str | None, Parameter(help="Only runs of that class.")]
+Status = Annotated[RunStatus | None, Parameter(help="Only runs that stand there.")]
+Reason = Annotated[PauseReason | None, Parameter(help="Only runs that are paused for that reason.")]
+KeyPrefix = Annotated[str | None, Parameter(help="Only runs whose key begins so.")]
+AtLeastOne = Number(gte=1)
+
+
+async def found(operations: Operations, query: RunQuery, *, limit: int | None) -> AsyncIterator[tuple[Sequence[RunInfo], bool]]:
+    """Pages of runs that match, newest first, up to *limit* of them; and whether there are more."""
+    left = limit
+    while True:
+        page = await operations.runs(evolve(query, limit=PAGE_MAX if left is None else min(left, PAGE_MAX)))
+        left = None if left is None else left - len(page.runs)
+        yield page.runs, page.next is not None
+        if page.next is None or left == 0:
+            return
+        query = evolve(query, before_id=page.next)
+
+
+def address_of(info: RunInfo) -> Address:
+    """Where that run is found."""
+    return Address(info.kind, info.key)
+
+
+# --- list ----------------------------------------------------------------------------------------------------------------
+
+
+def list_runs(
+    *,
+    kind: Kind = None,
+    status: Status = None,
+    reason: Reason = None,
+    key_prefix: KeyPrefix = None,
+    since: Annotated[str | None, Parameter(help="Only runs started since then: 2h, 3d, or a date.")] = None,
+    limit: Annotated[int, Parameter(validator=AtLeastOne, help="At most so many.")] = 50,
+    all: Annotated[bool, Parameter(name="--all", negative="", help="All of them, page by page.")] = False,
+    options: Options = DEFAULTS,
+) -> int:
+    """List runs, newest first."""
+    created_after = None if since is None else since_at(since)
+    query = RunQuery(kind=kind, status=status, reason=reason, key_prefix=key_prefix, created_after=created_after)
+    printer = Printer(options)
+
+    async def listed(operations: Operations) -> int:
+        runs: list[RunInfo] = []
+        more = False
+        async for page, more in found(operations, query, limit=None if all else limit):
+            if options.output == "ids":
+                printer.ids(address_of(info) for info in page)
+            else:
+                runs.extend(page)
+        match options.output:
+            case "json":
+                printer.json_array(runs)
+            case "table" if runs:
+                printer.show(_table(runs, time.time()))
+            case "table":
+                printer.note("No runs match." if query != RunQuery() else "There are no runs.")
+            case _:
+                pass
+        if more and not all:
+            printer.note(f"There are more: --limit {limit * 10} or --all shows them.")
+        return Exit.OK
+
+    return perform(options.db, listed)
+
+
+def _table(runs: Sequence[RunInfo], now: float) -> Table:
+    table = grid("RUN", "STATUS", "STARTED", "CHANGED", "WHAT")
+    for info in runs:
+        changed = relative(info.ended_at or info.updated_at, now)
+        table.add_row(cell(str(address_of(info))), standing(info), relative(info.created_at, now), changed, _what(info, now))
+    return table
+
+
+def standing(info: RunInfo) -> Text:
+    """Its status, and why it is paused."""
+    return cell(f"{info.status} ({info.reason})" if info.reason else info.status, COLORS.get(info.status, "cyan"))
+
+
+def _what(info: RunInfo, now: float) -> Text:
+    if info.report is not None:
+        text = info.report.what
+    elif info.wake_at is not None and info.status == "waiting":
+        text = f"goes on {relative(info.wake_at, now)}"
+    else:
+        text = ""
+    line = Text(short(text), overflow="ellipsis", no_wrap=True)
+    line.stylize("dim", 0)
+    return line
+
+
+def count_runs(*, options: Options = DEFAULTS) -> int:
+    """Say how many runs there are in each status."""
+    printer = Printer(options)
+
+    async def counted(operations: Operations) -> int:
+        counts = dict(sorted((await operations.counts()).items()))
+        if options.output != "table":
+            printer.json(counts)
+        elif counts:
+            table = grid("STATUS", "RUNS")
+            for status, number in counts.items():
+                table.add_row(cell(status, COLORS.get(status, "cyan")), f"{number:,}")
+            printer.show(table)
+        else:
+            printer.note("There are no runs.")
+        return Exit.OK
+
+    return perform(options.db, counted)
+
+
+# --- show ----------------------------------------------------------------------------------------------------------------
+
+
+def show_run(
+    run: RunName,
+    /,
+    *,
+    history: Annotated[int, Parameter(validator=Number(gte=0), help="How many of its last events.")] = 10,
+    options: Options = DEFAULTS,
+) -> int:
+    """Show where a run stands: its status, what stopped it and what to do now, its loops, its last events."""
+    to, printer = address(run), Printer(options)
+
+    async def shown(operations: Operations) -> int:
+        info = await operations.status(to)
+        events: deque[HistoryEntry] = deque(maxlen=history)
+        if options.output != "ids" and history:
+            async for page in events_of(operations, to, after=0):
+                events.extend(page)
+        match options.output:
+            case "json":
+                printer.json({**plain(info), "history": list(events)})
+            case "ids":
+                printer.ids([to])
+            case "table":
+                printer.show(*_page(info, events, time.time()))
+        return Exit.OK
+
+    return perform(options.db, shown)
+
+
+async def events_of(operations: Operations, to: Address, *, after: int) -> AsyncIterator[Sequence[HistoryEntry]]:
+    """What happened to a run, in order, page by page."""
+    while True:
+        page = await operations.history(to, after=after, limit=PAGE_MAX)
+        yield page
+        if len(page) < PAGE_MAX:
+            return
+        after = page[-1].seq
+
+
+def _page(info: RunInfo, events: Sequence[HistoryEntry] | deque[HistoryEntry], now: float) -> list[Table | Text]:
+    parts: list[Table | Text] = [_facts(info, now)]
+    if info.loops:
+        parts += [Text(), Text("Loops", "bold"), *(_loop(loop) for loop in info.loops)]
+    if info.report is not None:
+        parts += [Text(), Text("Report", "bold"), _report(info.report)]
+    if events:
+        parts += [Text(), Text("Last events", "bold"), events_table(events, now)]
+    return parts
+
+
+def _pairs(pairs: dict[str, str | Text]) -> Table:
+    """Names and values, the empty ones left out. A long value is folded, not cut."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        if value:
+            table.add_row(name, value if isinstance(value, Text) else cell(value))
+    return table
+
+
+def _facts(info: RunInfo, now: float) -> Table:
+    return _pairs(
+        {
+            "run": cell(str(address_of(info)), "bold"),
+            "status": standing(info),
+            "started": when(info.created_at, now),
+            "changed": when(info.updated_at, now),
+            "ended": when(info.ended_at, now),
+            "goes on": when(info.wake_at, now) if info.status == "waiting" else "",
+            "deadline": when(info.deadline_at, now) if info.ended_at is None else "",
+            "parent": info.parent or "",
+            "round": str(info.round) if info.round else "",
+            "crashes": str(info.crashes) if info.crashes else "",
+        }
+    )
+
+
+def loop_line(loop: LoopInfo) -> str:
+    """How far a loop is, in words."""
+    count = loop.done + loop.set_aside
+    words = [f"{count:,}" + (f" of {loop.total:,}" if loop.total is not None else "")]
+    words += [f"{100 * count / loop.total:.0f} %"] if loop.total else []
+    words += [f"{loop.set_aside:,} set aside"] if loop.set_aside else []
+    words += [f"{loop.repeated:,} repeated"] if loop.repeated else []
+    words += [f"{loop.rate_per_s:,.0f} a second, {length(loop.eta_s)} left"] if loop.eta_s is not None else []
+    return ", ".join(words)
+
+
+def _loop(loop: LoopInfo) -> Table:
+    pairs: dict[str, str | Text] = {f"{loop.branch}:each#{loop.n}": loop_line(loop)}
+    bad = loop.bad[-BAD_SHOWN_MAX:]
+    pairs |= {f"  item {item.index}": f"{short(item.key)}: {short(item.error)}" for item in bad}
+    return _pairs({short(name): value for name, value in pairs.items()})
+
+
+def _report(report: FailureReport) -> Table:
+    pairs: dict[str, str | Text] = {
+        "what": report.what,
+        "where": report.where,
+        "class": report.failure,
+        "attempt": str(report.attempt) if report.attempt else "",
+        "input": short(report.input),
+        "caused by": " <- ".join(report.causes),
+        "earlier": "; ".join(report.attempts),
+        "last good": report.last_good,
+        "not undone": ", ".join(report.not_undone),
+        "what to do": cell(report.remedy, "bold"),
+    }
+    return _pairs(pairs)
+
+
+# --- history and why -----------------------------------------------------------------------------------------------------
+
+
+def show_history(
+    run: RunName,
+    /,
+    *,
+    after: Annotated[int, Parameter(help="Only events with a larger SEQ.")] = 0,
+    limit: Annotated[int, Parameter(validator=AtLeastOne, help="At most so many.")] = 1_000,
+    options: Options = DEFAULTS,
+) -> int:
+    """Show what happened to a run, oldest first, all rounds, what was set aside or folded away too."""
+    to, printer = address(run), Printer(options)
+
+    async def shown(operations: Operations) -> int:
+        events: list[HistoryEntry] = []
+        more = False
+        async for page in events_of(operations, to, after=after):
+            events.extend(page)
+            more = len(events) > limit
+            if more:
+                break
+        match options.output:
+            case "json":
+                printer.json_array(events[:limit])
+            case "ids":
+                printer.ids([to])
+            case "table":
+                printer.show(events_table(events[:limit], time.time()))
+        if more:
+            printer.note(f"There are more: --after {events[limit - 1].seq} shows what follows.")
+        return Exit.OK
+
+    return perform(options.db, shown)
+
+
+def events_table(events: Sequence[HistoryEntry] | deque[HistoryEntry], now: float) -> Table:
+    """Events, one a row."""
+    table = grid("SEQ", "WHEN", "KIND", "CALL", "STATUS", "TRY", "INPUT -> OUTCOME")
+    for event in events:
+        what = " -> ".join(short(part) for part in (event.input, event.outcome) if part)
+        status = cell(event.status, "red" if event.status not in ("ok", "") else "")
+        tried = str(event.attempt) if event.attempt else ""
+        call = "" if event.call == ":#0" else event.call
+        table.add_row(str(event.seq), relative(event.at, now), cell(event.kind), cell(call), status, tried, Text(what, no_wrap=True))
+    return table
+
+
+def why(run: RunName, /, *, options: Options = DEFAULTS) -> int:
+    """Say in one sentence what a run waits for and what comes next."""
+    to, printer = address(run), Printer(options)
+
+    async def said(operations: Operations) -> int:
+        sentence = await operations.why(to)
+        match options.output:
+            case "json":
+                printer.json({"kind": to.kind, "key": to.key, "why": sentence})
+            case "ids":
+                printer.ids([to])
+            case "table":
+                printer.show(cell(sentence))
+        return Exit.OK
+
+    return perform(options.db, said)
+
+

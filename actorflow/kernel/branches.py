@@ -1,0 +1,111 @@
+"""Branches of durable code, and which of them the calling thread is driving. Pure.
+
+A branch is a line of code that waits for one thing at a time. The trunk is the main line of `run()`; `gather`, tasks and
+checkpoints open others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from actorflow.errors import Leaving, OutsideTurn
+from actorflow.kernel.requests import Checkpoint, Code
+from actorflow.records import Identity
+
+if TYPE_CHECKING:
+    from actorflow.kernel.turn import Turn
+
+
+class _Here(threading.local):
+    """Which durable code the calling thread is driving. The stretch is synchronous, so this is no context variable."""
+
+    turn: Turn | None = None
+    branch: Branch | None = None
+    leaving: bool = False
+
+
+here = _Here()
+
+
+def driven() -> bool:
+    """True if the caller is durable code.
+
+    Raises:
+        Leaving: That code is being dropped; no verb does anything any more.
+    """
+    if here.leaving:
+        raise Leaving
+    return here.turn is not None
+
+
+def driver(verb: str) -> Turn:
+    """The turn that drives the caller.
+
+    Raises:
+        OutsideTurn: The caller is no durable code.
+    """
+    if here.leaving:
+        raise Leaving
+    if here.turn is None:
+        raise OutsideTurn(verb)
+    return here.turn
+
+
+@define(eq=False)
+class Group:
+    """A gather that is under way."""
+
+    parent: Branch
+    scope: str  #: what the paths of its branches begin with
+    results: list[Any]
+    open: int
+    settle: bool
+    before: dict[str, bytes] | None  #: the fields when it began, if a branch could change them in place
+
+
+@define(eq=False)
+class Scope:
+    """A checkpoint that is under way."""
+
+    parent: Branch
+    request: Checkpoint
+    identity: Identity
+    before: dict[str, bytes] | None
+
+
+@define(eq=False)
+class Branch:
+    """A line of durable code: the trunk, an argument of `gather`, a task, or the body of a checkpoint."""
+
+    path: str
+    coro: Code
+    context: Context
+    trunk: bool = False  #: fields may be written here
+    owner: Group | Scope | None = None
+    calls: dict[str, int] = field(factory=dict)
+    ended: tuple[Any, BaseException | None] | None = None
+    joiners: tuple[Branch, ...] = ()
+    keys: tuple[str, ...] = ()  #: of tasks it started
+
+    def next(self, name: str) -> Identity:
+        """The identity of the next call of *name* in this branch."""
+        n = self.calls.get(name, 0)
+        self.calls[name] = n + 1
+        return Identity(self.path, name, n)
+
+
+def leave(branches: Sequence[Branch]) -> None:
+    """Close their coroutines, with every verb refused on the way."""
+    outer, here.leaving = here.leaving, True
+    try:
+        for branch in reversed(branches):
+            with suppress(BaseException):  # Whatever a dying frame raises concerns nobody.
+                branch.coro.close()
+    finally:
+        here.leaving = outer

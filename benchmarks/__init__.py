@@ -1,0 +1,1 @@
+"""Benchmarks: one workload, one file. `python -m benchmarks --help`."""
