@@ -21,6 +21,7 @@ from actorflow.errors import BadKey as BadKey
 from actorflow.errors import CallCycle as CallCycle
 from actorflow.errors import ChildFailed as ChildFailed
 from actorflow.errors import Divergence as Divergence
+from actorflow.errors import FateUnknown as FateUnknown
 from actorflow.errors import Fatal as Fatal
 from actorflow.errors import FenceLost as FenceLost
 from actorflow.errors import ForeignAwait as ForeignAwait
@@ -46,6 +47,7 @@ from actorflow.errors import StoreStopped as StoreStopped
 from actorflow.errors import StoreTooNew as StoreTooNew
 from actorflow.errors import StoreUnavailable as StoreUnavailable
 from actorflow.errors import TooLarge as TooLarge
+from actorflow.errors import TooManyCalls as TooManyCalls
 from actorflow.errors import Transient as Transient
 from actorflow.errors import UnknownKind as UnknownKind
 from actorflow.errors import UnknownMessage as UnknownMessage
@@ -56,6 +58,7 @@ from actorflow.policies.cursor import SetAside as SetAside
 from actorflow.policies.failure import FailureReport as FailureReport
 from actorflow.policies.limits import Limits as Limits
 from actorflow.policies.retry import Retry as Retry
+from actorflow.runtime import Client as Client
 from actorflow.runtime import Runtime as Runtime
 from actorflow.step import StepInfo as StepInfo
 from actorflow.step import current_step as current_step

@@ -7,6 +7,7 @@ set forward by an hour makes no step late.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import uuid
@@ -35,7 +36,7 @@ def seconds(duration: Duration) -> float:
         case bool():
             raise BadDuration(duration, "a bool is no number of seconds")
         case int() | float():
-            value = float(duration) if abs(duration) <= DURATION_S_MAX else DURATION_S_MAX * 2
+            value = math.copysign(math.inf, duration) if abs(duration) > DURATION_S_MAX else float(duration)
         case timedelta():
             value = duration.total_seconds()
         case str():
@@ -51,8 +52,8 @@ def seconds(duration: Duration) -> float:
 
 def _parse(text: str) -> float:
     number = text.strip().rstrip("msdh")
-    unit = text.strip()[len(number) :]
-    if unit not in _UNITS or not number.isascii() or not number.replace(".", "", 1).strip().isdigit():
+    unit, number = text.strip()[len(number) :], number.rstrip()
+    if unit not in _UNITS or not number.isascii() or not number.replace(".", "", 1).isdigit():
         raise BadDuration(text, "it is not a number followed by a unit")
     return float(number) * _UNITS[unit]
 

@@ -15,6 +15,14 @@ class ActorflowError(Exception):
     """Root of the errors that actorflow raises."""
 
 
+def _short(value: object) -> str:
+    """*value* for a message. An int of many thousand digits cannot even be printed."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # noqa: BLE001  (any `__repr__`)
+        return f"a {type(value).__qualname__}"
+
+
 # --- a caller's mistake ----------------------------------------------------------------------------------------------
 
 
@@ -28,7 +36,7 @@ class BadDuration(Refused, ValueError):
     def __init__(self, value: object, why: str) -> None:
         self.value = value
         super().__init__(
-            f"{value!r} is no duration: {why}. Write seconds (30, 1.5), a timedelta, or a number and one of "
+            f"{_short(value)} is no duration: {why}. Write seconds (30, 1.5), a timedelta, or a number and one of "
             f'ms, s, m, h, d ("30s", "1.5h"); at least 0, at most 100 years.'
         )
 
@@ -38,7 +46,7 @@ class BadKey(Refused, ValueError):
 
     def __init__(self, key: object, why: str) -> None:
         self.key = key
-        super().__init__(f"{key!r:.80} cannot be a key: {why}. A key is 1 to 512 bytes of UTF-8 without control characters.")
+        super().__init__(f"{_short(key)} cannot be a key: {why}. A key is 1 to 512 bytes of UTF-8 without control characters.")
 
 
 class BadDefinition(Refused, TypeError):
@@ -145,6 +153,14 @@ class MailboxFull(Refused):
         )
 
 
+class TooManyCalls(Refused):
+    """The bound of what the holder of a store does for its clients at a time."""
+
+    def __init__(self, what: str, count_max: int) -> None:
+        self.what, self.count_max = what, count_max
+        super().__init__(f"there are too many {what} ({count_max} is the bound), so this was refused. Wait for some of them to end.")
+
+
 class InvalidState(Refused):
     """The verb does not apply to the state that the run is in."""
 
@@ -219,6 +235,17 @@ class AskTimeout(ActorflowError, TimeoutError):
         super().__init__(
             f"{address} gave no answer within {within_s:g} s. The message may still be handled: ask again with the "
             f"same key to get the first answer."
+        )
+
+
+class FateUnknown(ActorflowError):
+    """The process that was asked to do it ended before it answered."""
+
+    def __init__(self, verb: str, address: object) -> None:
+        self.verb, self.address = verb, str(address)
+        super().__init__(
+            f"the process that runs {address} ended before it answered `{verb}`; whether that was done is unknown. Look at its "
+            f"`history`, and do it again if it is not there."
         )
 
 

@@ -1,5 +1,8 @@
 """What the SQLite store owes its file: facts about SQLite and POSIX that were tried, and what must come of each."""
 
+# What is tested is what happens to files, and a test may block.
+# ruff: noqa: PTH104, PTH108, PTH116, ASYNC240
+
 from __future__ import annotations
 
 import json
@@ -27,7 +30,7 @@ from actorflow.stores import reader, schema
 from actorflow.stores.sqlite import SqliteStore
 from actorflow.stores.statements import SQL
 from actorflow.stores.trouble import Trouble, kind_of
-from actorflow.testing.store_contract import Held, a_message, a_run, an_entry
+from actorflow.testing.samples import Held, a_message, a_run, an_entry
 
 SCANS = {
     "counts": "reads one narrow index",
@@ -133,7 +136,9 @@ async def test_files_are_for_their_owner_alone(held: Held, path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", ".lock"])
-async def test_a_file_deleted_under_the_store_stops_it_before_the_next_acknowledgement(held: Held, path: Path, suffix: str) -> None:
+async def test_a_file_deleted_under_the_store_stops_it_before_the_next_acknowledgement(
+    held: Held, path: Path, suffix: str
+) -> None:
     os.unlink(f"{path}{suffix}")
 
     with pytest.raises(StoreBroken, match="deleted, renamed or replaced"):
@@ -292,7 +297,7 @@ async def test_a_flipped_byte_is_noticed_and_harms_one_run_only(path: Path) -> N
 
     held = await opened(path)
 
-    with pytest.raises(Undecodable, match="entry 1 .* of run 1 .*checksum"):
+    with pytest.raises(Undecodable, match=r"entry 1 .* of run 1 .*checksum"):
         await held.store.load(1)
     with pytest.raises(Undecodable, match="message 1 of run 3"):
         await held.store.message(3, "k")
@@ -486,13 +491,15 @@ Arm = Callable[[str, Callable[[], object]], None]
 
 
 @both_backends
-async def test_a_commit_that_raised_for_lack_of_space_may_be_repeated(held: Held, armed: Arm) -> None:
+async def test_a_commit_that_raised_for_lack_of_space_may_be_repeated(held: Held, armed: Arm, path: Path) -> None:
+    wal = os.stat(f"{path}-wal")
     armed("commit.before", raising(sqlite3.SQLITE_FULL))
 
     with pytest.raises(StoreUnavailable):
         await held.commit([a_run()])
 
     crashpoints.disarm()
+    assert os.stat(f"{path}-wal").st_ino == wal.st_ino
     assert await held.store.get(1) is None
     assert await held.commit([a_run()]) == [None]
 
@@ -601,7 +608,7 @@ async def test_a_cancelled_callers_unknown_commit_stops_the_store(held: Held, ar
 async def test_no_statement_reads_a_whole_table(path: Path, name: str) -> None:
     await made(path)
     db = sqlite3.connect(path)
-    named = {each: None for each in re.findall(r":(\w+)", SQL[name])}
+    named = dict.fromkeys(re.findall(r":(\w+)", SQL[name]))
     values: Any = {**named, "log_only": "[]", "seqs": "[]"} if named else [None] * SQL[name].count("?")
 
     plan = [row[3] for row in db.execute(f"explain query plan {SQL[name]}", values)]

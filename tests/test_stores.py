@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 from actorflow.stores import Store, open_store
 from actorflow.stores.memory import MemoryStore
 from actorflow.stores.sqlite import SqliteStore
-from actorflow.testing.store_contract import StoreContract, machine
+from actorflow.testing.store_contract import StoreContract
+from actorflow.testing.store_machine import machine
 
 FEW = settings(max_examples=20, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -11,15 +11,13 @@ from cyclopts import Parameter
 
 from actorflow.cli.connect import perform
 from actorflow.cli.exits import Exit, UsageError, of_error
-from actorflow.cli.looking import Kind, KeyPrefix, Reason, Status, address_of, found
-from actorflow.cli.options import DEFAULTS, Options, RunName, RunNames, Stdin, address, addresses, encoded
+from actorflow.cli.looking import KeyPrefix, Kind, Reason, Status, address_of, found
+from actorflow.cli.options import DEFAULTS, Options, RunName, RunNames, Stdin, address, addresses, encoded, flag
 from actorflow.cli.printer import Printer, cell
 from actorflow.errors import ActorflowError, StoreError
 from actorflow.operations import Decision, Operations
 from actorflow.policies.limits import checked_key
-from actorflow.records import ENDED, Address, PauseReason, RunQuery, RunStatus
-
-Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative="", help="Do not ask whether to do it to all that match.")]
+from actorflow.records import ENDED, Address, RunQuery
 
 
 @frozen(kw_only=True)
@@ -43,33 +41,43 @@ class Verb:
     idle: str = ""  #: what to say then
 
 
+@Parameter(name="*")
 @frozen(kw_only=True)
 class Filter:
     """Runs by what they are, instead of by name."""
 
-    kind: str | None
-    status: RunStatus | None
-    reason: PauseReason | None
-    key_prefix: str | None
+    kind: Kind = None
+    status: Status = None
+    reason: Reason = None
+    key_prefix: KeyPrefix = None
+    yes: Annotated[bool, flag("Do not ask whether to do it to all that match.", "--yes", "-y")] = False
 
     def __bool__(self) -> bool:
         return any((self.kind, self.status, self.reason, self.key_prefix))
 
 
+BY_NAME = Filter()
+
+
 # --- many runs -----------------------------------------------------------------------------------------------------------
 
 
-def _chosen(verb: Verb, names: tuple[str, ...], stdin: bool, filter: Filter, yes: bool, printer: Printer) -> list[Address]:
+def _named(verb: Verb, names: tuple[str, ...], *, stdin: bool) -> list[Address]:
+    runs = addresses(names, stdin=stdin)
+    if not runs and not stdin:
+        raise UsageError(f"which runs? Write KIND/KEY, or --stdin to read what to {verb.name} from standard input.")
+    return runs
+
+
+def _chosen(verb: Verb, names: tuple[str, ...], stdin: bool, filter: Filter, options: Options) -> list[Address]:  # noqa: FBT001
     """The runs that are meant: named, or matching and confirmed."""
-    if filter and (names or stdin):
-        raise UsageError(f"name the runs to {verb.name}, or filter them (--kind, --status, --reason, --key-prefix): not both.")
     if not filter:
-        named = addresses(names, stdin=stdin)
-        if not named and not stdin:
-            raise UsageError(f"which runs? Name them (KIND/KEY), filter them (--kind, --status, --reason), or give --stdin to {verb.name}.")
-        return named
-    matching = _matching(verb, filter, printer.options)
-    if matching and not yes and not _confirmed(f"{verb.name} {len(matching):,} runs, {matching[0]} the newest?", printer):
+        return _named(verb, names, stdin=stdin)
+    if names or stdin:
+        raise UsageError(f"name the runs to {verb.name}, or filter them (--kind, --status, --reason, --key-prefix): not both.")
+    matching = _matching(verb, filter, options)
+    question = f"{verb.name} {len(matching):,} runs, from {matching[-1]} to {matching[0]}?" if matching else ""
+    if question and not filter.yes and not _confirmed(question, Printer(options)):
         raise UsageError("nothing was done.")
     return matching
 
@@ -81,8 +89,8 @@ def _matching(verb: Verb, filter: Filter, options: Options) -> list[Address]:
     matching: list[Address] = []
 
     async def look(operations: Operations) -> int:
-        async for page, _ in found(operations, query, limit=None):
-            matching.extend(address_of(info) for info in page if filter.status or info.status not in ENDED)
+        async for page in found(operations, query, limit=None):
+            matching.extend(address_of(info) for info in page.runs if filter.status or info.status not in ENDED)
         return Exit.OK
 
     perform(options.db, look)
@@ -149,17 +157,12 @@ def cancel(
     *,
     why: Annotated[str, Parameter(help="Is recorded.")] = "cancelled by an operator",
     stdin: Stdin = False,
-    kind: Kind = None,
-    status: Status = None,
-    reason: Reason = None,
-    key_prefix: KeyPrefix = None,
-    yes: Yes = False,
+    filter: Filter = BY_NAME,
     options: Options = DEFAULTS,
 ) -> int:
     """Cancel runs: no new step starts, and what was done is undone. One that has ended is left alone."""
     verb = Verb(name="cancel", past="cancelled", act=lambda at, to: at.cancel(to, why=why), idle="had ended")
-    filter = Filter(kind=kind, status=status, reason=reason, key_prefix=key_prefix)
-    return _each(verb, _chosen(verb, runs, stdin, filter, yes, Printer(options)), options)
+    return _each(verb, _chosen(verb, runs, stdin, filter, options), options)
 
 
 def resume(
@@ -167,17 +170,12 @@ def resume(
     /,
     *,
     stdin: Stdin = False,
-    kind: Kind = None,
-    status: Status = None,
-    reason: Reason = None,
-    key_prefix: KeyPrefix = None,
-    yes: Yes = False,
+    filter: Filter = BY_NAME,
     options: Options = DEFAULTS,
 ) -> int:
     """Let paused runs go on from their journal, with a new budget."""
     verb = Verb(name="resume", past="resumed", act=lambda at, to: at.resume(to))
-    filter = Filter(kind=kind, status=status, reason=reason, key_prefix=key_prefix)
-    return _each(verb, _chosen(verb, runs, stdin, filter, yes, Printer(options)), options)
+    return _each(verb, _chosen(verb, runs, stdin, filter, options), options)
 
 
 def retry(
@@ -185,31 +183,24 @@ def retry(
     /,
     *,
     stdin: Stdin = False,
-    kind: Kind = None,
-    status: Status = None,
-    reason: Reason = None,
-    key_prefix: KeyPrefix = None,
-    yes: Yes = False,
+    filter: Filter = BY_NAME,
     options: Options = DEFAULTS,
 ) -> int:
     """Perform the failed call of paused runs once more, and go on from there."""
     verb = Verb(name="retry", past="retried", act=lambda at, to: at.retry(to))
-    filter = Filter(kind=kind, status=status, reason=reason, key_prefix=key_prefix)
-    return _each(verb, _chosen(verb, runs, stdin, filter, yes, Printer(options)), options)
+    return _each(verb, _chosen(verb, runs, stdin, filter, options), options)
 
 
 def pause(runs: RunNames = (), /, *, stdin: Stdin = False, options: Options = DEFAULTS) -> int:
     """Start nothing new in these runs. Running steps finish and are recorded; messages are still accepted."""
     verb = Verb(name="pause", past="paused", act=lambda at, to: at.pause(to))
-    none = Filter(kind=None, status=None, reason=None, key_prefix=None)
-    return _each(verb, _chosen(verb, runs, stdin, none, False, Printer(options)), options)
+    return _each(verb, _named(verb, runs, stdin=stdin), options)
 
 
 def prune(runs: RunNames = (), /, *, stdin: Stdin = False, options: Options = DEFAULTS) -> int:
     """Delete runs that have ended. Their keys stay used."""
     verb = Verb(name="prune", past="pruned", act=lambda at, to: at.prune(to))
-    none = Filter(kind=None, status=None, reason=None, key_prefix=None)
-    return _each(verb, _chosen(verb, runs, stdin, none, False, Printer(options)), options)
+    return _each(verb, _named(verb, runs, stdin=stdin), options)
 
 
 # --- one run -------------------------------------------------------------------------------------------------------------
@@ -254,8 +245,8 @@ def decide(
     /,
     *,
     landed: Annotated[str | None, Parameter(help="It had its effect; this is its value, as JSON.")] = None,
-    run_again: Annotated[bool, Parameter(negative="", help="It had none, or may have it twice: run it again.")] = False,
-    give_up: Annotated[bool, Parameter(negative="", help="Treat it as failed.")] = False,
+    run_again: Annotated[bool, flag("It had none, or may have it twice: run it again.", "--run-again")] = False,
+    give_up: Annotated[bool, flag("Treat it as failed.", "--give-up")] = False,
     options: Options = DEFAULTS,
 ) -> int:
     """Say what became of an interrupted step that waits for an answer."""
@@ -273,7 +264,7 @@ def fork(
     /,
     *,
     at: Annotated[int | None, Parameter(help="The SEQ of its history before which the new run differs.")] = None,
-    keep: Annotated[bool, Parameter(negative="", help="Leave a paused original paused, instead of cancelling it.")] = False,
+    keep: Annotated[bool, flag("Leave a paused original paused, instead of cancelling it.", "--keep")] = False,
     options: Options = DEFAULTS,
 ) -> int:
     """Start a new run from the past of one that has ended or is paused."""

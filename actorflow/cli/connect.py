@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 
@@ -48,6 +48,6 @@ def store_url(db: str | None) -> str:
         scheme, path = "sqlite", db
     if scheme != "sqlite" or "://" in path or not path:
         raise UsageError(f"no command can look into {db!r}. Write a file (shop.db), sqlite:///shop.db or sqlite:////srv/shop.db.")
-    if not os.path.isfile(path):
+    if not Path(path).is_file():
         raise StoreUnavailable(f"there is no store {path}. See that --db (or ACTORFLOW_DB) names the file that the service uses.")
     return f"sqlite:///{path}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import cast
 
 from actorflow.errors import ActorflowError, RunCancelled, RunPaused, RunPruned, StoreError, UnknownKind, UnknownRun
 
@@ -81,9 +82,13 @@ def of_error(error: BaseException) -> Exit:
 
 def innermost(error: BaseException) -> BaseException:
     """The one error that a group of task groups was wrapped around; the group itself if there are several."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    inner = error
+    while isinstance(inner, BaseExceptionGroup):
+        members = cast("BaseExceptionGroup[BaseException]", inner).exceptions
+        if len(members) != 1:
+            return error
+        inner = members[0]
+    return inner
 
 
 def sentence(error: BaseException) -> str:

@@ -15,10 +15,10 @@ from rich.text import Text
 
 from actorflow.cli.connect import perform
 from actorflow.cli.exits import Exit
-from actorflow.cli.options import DEFAULTS, Options, RunName, address, since_at
+from actorflow.cli.options import DEFAULTS, Options, RunName, address, flag, since_at
 from actorflow.cli.printer import COLORS, Printer, cell, grid
 from actorflow.cli.text import length, plain, relative, short, when
-from actorflow.operations import HistoryEntry, LoopInfo, Operations, RunInfo
+from actorflow.operations import HistoryEntry, LoopInfo, Operations, Page, RunInfo
 from actorflow.policies.failure import FailureReport
 from actorflow.records import Address, PauseReason, RunQuery, RunStatus
 
@@ -32,13 +32,13 @@ KeyPrefix = Annotated[str | None, Parameter(help="Only runs whose key begins so.
 AtLeastOne = Number(gte=1)
 
 
-async def found(operations: Operations, query: RunQuery, *, limit: int | None) -> AsyncIterator[tuple[Sequence[RunInfo], bool]]:
-    """Pages of runs that match, newest first, up to *limit* of them; and whether there are more."""
+async def found(operations: Operations, query: RunQuery, *, limit: int | None) -> AsyncIterator[Page]:
+    """Pages of runs that match, newest first, up to *limit* of them."""
     left = limit
     while True:
         page = await operations.runs(evolve(query, limit=PAGE_MAX if left is None else min(left, PAGE_MAX)))
         left = None if left is None else left - len(page.runs)
-        yield page.runs, page.next is not None
+        yield page
         if page.next is None or left == 0:
             return
         query = evolve(query, before_id=page.next)
@@ -60,7 +60,7 @@ def list_runs(
     key_prefix: KeyPrefix = None,
     since: Annotated[str | None, Parameter(help="Only runs started since then: 2h, 3d, or a date.")] = None,
     limit: Annotated[int, Parameter(validator=AtLeastOne, help="At most so many.")] = 50,
-    all: Annotated[bool, Parameter(name="--all", negative="", help="All of them, page by page.")] = False,
+    all: Annotated[bool, flag("All of them, page by page.", "--all")] = False,
     options: Options = DEFAULTS,
 ) -> int:
     """List runs, newest first."""
@@ -70,12 +70,13 @@ def list_runs(
 
     async def listed(operations: Operations) -> int:
         runs: list[RunInfo] = []
-        more = False
-        async for page, more in found(operations, query, limit=None if all else limit):
+        following: int | None = None
+        async for page in found(operations, query, limit=None if all else limit):
+            following = page.next
             if options.output == "ids":
-                printer.ids(address_of(info) for info in page)
+                printer.ids(address_of(info) for info in page.runs)
             else:
-                runs.extend(page)
+                runs.extend(page.runs)
         match options.output:
             case "json":
                 printer.json_array(runs)
@@ -85,7 +86,7 @@ def list_runs(
                 printer.note("No runs match." if query != RunQuery() else "There are no runs.")
             case _:
                 pass
-        if more and not all:
+        if following is not None and not all:
             printer.note(f"There are more: --limit {limit * 10} or --all shows them.")
         return Exit.OK
 
@@ -112,9 +113,7 @@ def _what(info: RunInfo, now: float) -> Text:
         text = f"goes on {relative(info.wake_at, now)}"
     else:
         text = ""
-    line = Text(short(text), overflow="ellipsis", no_wrap=True)
-    line.stylize("dim", 0)
-    return line
+    return Text(short(text), style="dim", overflow="ellipsis", no_wrap=True)
 
 
 def count_runs(*, options: Options = DEFAULTS) -> int:
@@ -291,11 +290,12 @@ def events_table(events: Sequence[HistoryEntry] | deque[HistoryEntry], now: floa
     """Events, one a row."""
     table = grid("SEQ", "WHEN", "KIND", "CALL", "STATUS", "TRY", "INPUT -> OUTCOME")
     for event in events:
-        what = " -> ".join(short(part) for part in (event.input, event.outcome) if part)
+        said = " -> ".join(short(part) for part in (event.input, event.outcome) if part)
         status = cell(event.status, "red" if event.status not in ("ok", "") else "")
         tried = str(event.attempt) if event.attempt else ""
         call = "" if event.call == ":#0" else event.call
-        table.add_row(str(event.seq), relative(event.at, now), cell(event.kind), cell(call), status, tried, Text(what, no_wrap=True))
+        what = Text(said, overflow="ellipsis", no_wrap=True)
+        table.add_row(str(event.seq), relative(event.at, now), cell(event.kind), cell(call), status, tried, what)
     return table
 
 
@@ -315,5 +315,3 @@ def why(run: RunName, /, *, options: Options = DEFAULTS) -> int:
         return Exit.OK
 
     return perform(options.db, said)
-
-

@@ -20,6 +20,11 @@ from actorflow.records import Address
 Output = Literal["table", "json", "ids"]
 
 
+def flag(help: str, *names: str) -> Parameter:
+    """An option without a value."""
+    return Parameter(name=list(names), negative="", show_default=False, help=help)
+
+
 @Parameter(name="*")
 @frozen(kw_only=True)
 class Options:
@@ -29,15 +34,15 @@ class Options:
     output: Annotated[
         Output, Parameter(name=["--output", "-o"], help="For people, for programs, or one KIND/KEY a line for the next command.")
     ] = "table"
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No progress and no remarks.")] = False
-    debug: Annotated[bool, Parameter(negative="", help="Show the traceback of an error.")] = False
+    quiet: Annotated[bool, flag("No progress and no remarks.", "--quiet", "-q")] = False
+    debug: Annotated[bool, flag("Show the traceback of an error.", "--debug")] = False
 
 
 DEFAULTS = Options()
 
 RunName = Annotated[str, Parameter(name="KIND/KEY", help="The run.")]
 RunNames = Annotated[tuple[str, ...], Parameter(name="KIND/KEY", help="The runs.", show_default=False)]
-Stdin = Annotated[bool, Parameter(name="--stdin", negative="", help="Read the runs from standard input, one KIND/KEY a line.")]
+Stdin = Annotated[bool, flag("Read the runs from standard input, one KIND/KEY a line.", "--stdin")]
 
 
 def address(text: str) -> Address:
@@ -84,7 +89,8 @@ def since_at(text: str) -> float:
         try:
             return time.time() - length_s(text)
         except BadDuration:
-            raise UsageError(f"{text!r} is no moment. Write how long ago (2h, 3d), or a date: 2027-01-31, 2027-01-31T12:00.") from None
+            hint = "Write how long ago (2h, 3d), or a date: 2027-01-31, 2027-01-31T12:00."
+            raise UsageError(f"{text!r} is no moment. {hint}") from None
     return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
 
 
@@ -102,4 +108,5 @@ def encoded(text: str, option: str) -> bytes:
         value = json.loads(text, parse_constant=refuse)
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{option} {text!r:.200} is no JSON ({error}). A text needs its quotes, as in {option} '\"paid\"'.") from None
+        hint = f"A text needs its quotes, as in {option} '\"paid\"'."
+        raise UsageError(f"{option} {text!r:.200} is no JSON ({error}). {hint}") from None

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import TextIO
 
 from attrs import field, frozen
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -101,7 +109,7 @@ class Printer:
         return exits.of_error(error)
 
     @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Progress | None]:
+    def progress(self, what: str, total: int) -> Generator[Progress | None]:
         """A bar for *total* things to do, if somebody watches and there are several."""
         if not self.lively or total < 2:
             yield None

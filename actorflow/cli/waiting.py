@@ -36,21 +36,27 @@ def wait(
     timeout_s = math.inf if timeout is None else length_s(timeout)
 
     async def waited(operations: Operations) -> int:
-        payload: bytes | None = None
-        async with anyio.create_task_group() as group:
-            if printer.lively:
-                group.start_soon(_watch, operations, to, printer)
-            with anyio.move_on_after(timeout_s) as scope:
-                payload = await _end(operations, to)
-            group.cancel_scope.cancel()
+        payload = await _end_within(operations, to, timeout_s, printer)
         info = await operations.status(to)
         _tell(info, payload, printer)
-        if scope.cancelled_caught and info.status not in (*ENDED, "paused"):
+        if info.status not in (*ENDED, "paused"):
             printer.note(f"{to} is not done after {length(timeout_s)}. {await operations.why(to)}")
             return Exit.TIMED_OUT
         return of_status(info.status)
 
     return perform(options.db, waited)
+
+
+async def _end_within(operations: Operations, to: Address, timeout_s: float, printer: Printer) -> bytes | None:
+    """The result if it completed in time, else None; draws meanwhile, if somebody watches."""
+    payload: bytes | None = None
+    async with anyio.create_task_group() as group:
+        if printer.lively:
+            group.start_soon(_watch, operations, to, printer)
+        with anyio.move_on_after(timeout_s):
+            payload = await _end(operations, to)
+        group.cancel_scope.cancel()
+    return payload
 
 
 async def _end(operations: Operations, to: Address) -> bytes | None:
@@ -107,7 +113,7 @@ async def _watch(operations: Operations, to: Address, printer: Printer) -> None:
         while True:
             info = await operations.status(to)
             draw(drawn, bars, info.loops)
-            drawn.update(spinner, description=safe(str(to)) if info.loops else safe(await operations.why(to)), visible=not info.loops)
+            drawn.update(spinner, description=safe(await operations.why(to)), visible=not info.loops)
             drawn.refresh()
             await anyio.sleep(LOOK_EVERY_S)
 

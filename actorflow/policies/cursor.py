@@ -41,6 +41,7 @@ class BadItem:
     error: str
 
 
+ABOVE_MAX = 10_000  #: items finished above one that is not: a single slow one must not make the row large
 BAD_ITEMS_KEPT_MAX = 1_000  #: the row stays small; the log has all of them
 
 
@@ -76,7 +77,21 @@ class Progress:
 
 def finished(cursor: Cursor, index: int) -> bool:
     """True if the item needs no more work."""
-    return index < cursor.low or any(index == above for above, _ in cursor.above)
+    if index < cursor.low or not cursor.above or index > cursor.above[-1][0]:
+        return index < cursor.low
+    return any(index == above for above, _ in cursor.above)
+
+
+def room(cursor: Cursor, *, open_: int, batch: int, parallel: int) -> bool:
+    """True if another item may be begun.
+
+    Args:
+        cursor: As last written.
+        open_: Items that were begun or may begin at any moment, and are not yet written as finished.
+        batch: How many finished ones a crash may repeat, with those in flight.
+        parallel: How many may be in flight.
+    """
+    return open_ < batch + parallel - 1 and len(cursor.above) < ABOVE_MAX
 
 
 def advance(cursor: Cursor, keys: Mapping[int, str], *, bad: tuple[BadItem, ...] = (), started: int = 0) -> Cursor:

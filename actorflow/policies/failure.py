@@ -12,7 +12,6 @@ from attrs import field, frozen
 
 from actorflow.errors import (
     Abort,
-    Control,
     Divergence,
     Fatal,
     GaveUp,
@@ -58,11 +57,14 @@ def classify(error: BaseException, fails: tuple[type[BaseException], ...] = ()) 
 
 def _http_status(error: BaseException) -> int | None:
     """The status of an HTTP client's error, as httpx, requests and aiohttp carry it."""
-    for holder in (getattr(error, "response", None), error):
-        for name in ("status_code", "status"):
-            status = getattr(holder, name, None)
-            if isinstance(status, int):
-                return status
+    try:
+        for holder in (getattr(error, "response", None), error):
+            for name in ("status_code", "status"):
+                status = getattr(holder, name, None)
+                if isinstance(status, int):
+                    return status
+    except Exception:  # noqa: BLE001  (properties of a foreign class: looking at a failure must not be another one)
+        return None
     return None
 
 
@@ -101,13 +103,13 @@ REMEDIES: dict[str, str] = {
 
 
 def pause_reason(error: BaseException) -> PauseReason:
-    """Why a run is paused whose code ended with what was never recorded."""
+    """Why a run is paused whose code broke a rule, could not be driven, or ended with what was never recorded."""
     match error:
         case Divergence():
             return "diverged"
         case Undecodable():
             return "undecodable"
-        case Control():
-            return "bug"
+        case NotEncodable() | TooLarge():
+            return "failure"
         case _:
             return "bug"

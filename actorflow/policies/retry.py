@@ -6,8 +6,10 @@ the jitter: without it, all that failed together comes back together.
 
 from __future__ import annotations
 
+import math
+
 from attrs import field, frozen
-from attrs.validators import ge, le
+from attrs.validators import ge, le, lt
 
 from actorflow.clock import Duration, seconds
 from actorflow.policies.failure import classify
@@ -29,7 +31,7 @@ class Retry:
 
     attempts: int = field(default=3, validator=ge(1))
     first: Duration = field(default="1s", validator=lambda _, __, value: seconds(value) and None)
-    factor: float = field(default=2.0, validator=ge(1.0))
+    factor: float = field(default=2.0, validator=[ge(1.0), lt(math.inf)])
     cap: Duration = field(default="30s", validator=lambda _, __, value: seconds(value) and None)
     jitter: float = field(default=0.2, validator=[ge(0.0), le(1.0)])
     total: Duration | None = field(default=None, validator=lambda _, __, value: _optional_seconds(value) and None)
@@ -62,9 +64,11 @@ def delay_s(retry: Retry, attempt: int, *, die: float) -> float:
     >>> [delay_s(Retry(first=1, cap=3, jitter=0), n, die=0.5) for n in (1, 2, 3)]
     [1.0, 2.0, 3.0]
     """
-    # The exponent is bounded before the power is taken: 2.0 ** 10_000 is an OverflowError.
-    base = min(seconds(retry.cap), seconds(retry.first) * retry.factor ** min(attempt - 1, 64))
-    return base * (1.0 + retry.jitter * die)
+    try:
+        grown = seconds(retry.first) * retry.factor ** (attempt - 1)
+    except OverflowError:  # 2.0 ** 10_000 is no float any more.
+        grown = math.inf if seconds(retry.first) else 0.0
+    return min(seconds(retry.cap), grown) * (1.0 + retry.jitter * die)
 
 
 def decide(retry: Retry, attempt: int, error: BaseException, *, elapsed_s: float, die: float) -> RetryAfter | GiveUp:

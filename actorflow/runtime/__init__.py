@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from actorflow.runtime.client import Client
 from actorflow.runtime.runtime import Runtime
 
-__all__ = ["Runtime"]
+__all__ = ["Client", "Runtime"]

@@ -18,7 +18,7 @@ from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.mailbox import Mailbox
 from actorflow.kernel.requests import Again, Asked, Broken, Finished, Note, Stretch
 from actorflow.kernel.turn import Turn
-from actorflow.policies.failure import FailureReport, classify
+from actorflow.policies.failure import FailureReport, classify, pause_reason
 from actorflow.records import (
     Address,
     Chain,
@@ -146,7 +146,7 @@ class Activation:
         try:
             self._go(stretch, writes)
         except ActorflowError as error:  # A field, a result or a message that cannot be stored or read.
-            self.pause(reports.pause_reason(error), reports.broken(self, error), writes)
+            self.pause(pause_reason(error), reports.broken(self, error), writes)
 
     def _go(self, stretch: Stretch, writes: list[Write]) -> None:
         opened: list[Call] = []
@@ -300,7 +300,7 @@ class Activation:
         try:
             envelope = self.mailbox.oldest(wanted, now=self.host.clock.wall())
         except Exception as error:  # noqa: BLE001  (a `where` of the user's, or a message that today's classes cannot read)
-            reason = reports.pause_reason(error)
+            reason = pause_reason(error)
             self.pause(reason, reports.broken(self, error), [])
             return None
         if envelope is not None:
@@ -314,7 +314,7 @@ class Activation:
             case Again():
                 self._again(writes)
             case Broken(reason):
-                self.pause(reports.pause_reason(reason), reports.broken(self, reason), writes)
+                self.pause(pause_reason(reason), reports.broken(self, reason), writes)
             case Finished(value, None):
                 try:
                     payload = self.host.checked(self.kind.outcome.encode(value, f"result of {self}"), f"result of {self}")

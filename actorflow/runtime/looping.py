@@ -1,35 +1,35 @@
 """`each`: a loop over many items beside the run, with its cursor in one row. What the cursor says is decided by
-`policies.cursor`; this module iterates, performs and commits.
+`policies.cursor`; this module reads, hands out and commits.
 
-What is finished and not yet written never exceeds `batch`: workers wait for the disk rather than outrun it, so a crash
-repeats at most that and what was in their hands.
+Items go from the source to `_ready`, from there into at most `parallel` hands, and from those to `_keys` until the next
+write. How many are between the source and the disk is bounded by `policies.cursor.room`: hands wait for the disk rather
+than outrun it, so a crash repeats at most a batch and what was in the hands.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sized
-from itertools import islice
+from collections.abc import Sized
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 from attrs import evolve
 
 from actorflow.codec import coder
-from actorflow.errors import Abort, Divergence, StepTimeout
+from actorflow.errors import Divergence
 from actorflow.kernel.requests import Asked
 from actorflow.policies import cursor as cursors
 from actorflow.policies import retry
 from actorflow.policies.cursor import BadItem, Cursor, Progress
-from actorflow.policies.failure import classify
+from actorflow.policies.failure import FailureReport, classify
 from actorflow.policies.retry import RetryAfter
 from actorflow.records import SetCursor, Write
 from actorflow.runtime import reports
-from actorflow.runtime.attempts import perform
 from actorflow.runtime.calls import Abandonable, Stopped
-from actorflow.step import Step, StepInfo, current, declaration
+from actorflow.runtime.hands import Hand, Item, TaskHand, ThreadHand, callee, in_thread
+from actorflow.runtime.loops import Signal
+from actorflow.runtime.sources import Reading, takes_after
 from actorflow.verbs import Each
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 cursor_coder = coder(Cursor)
 progress_coder = coder(Progress)
-AHEAD = 64  #: items read from a sync source in one hop to its thread
-
+_text_coder = coder(str)
+AHEAD = 256  #: items that are read and not begun: enough for threads to go on without the loop
 
 
 class Looping(Abandonable):
@@ -51,30 +51,35 @@ class Looping(Abandonable):
         super().__init__(activation, asked)
         assert isinstance(asked.request, Each)
         self.request: Each = asked.request
-        found = declaration(self.request.do)
-        self.step = found if found is not None else Step(self.request.do, getattr(self.request.do, "__qualname__", "item"))
+        self.host, self.context = activation.host, asked.context
+        self.step = callee(self.request.do)
+        self.key = self.host.idempotency_key(activation, asked.identity)
         stored = activation.cursors.get((asked.identity.branch, asked.identity.n))
-        self.cursor = Cursor(begun_at=activation.host.clock.wall())
         self._resumed = stored is not None
-        if stored is not None:
-            self.cursor = cursor_coder.decode(stored, f"cursor of {asked}")
-        self.since = activation.host.clock.wall()
+        self.since = self.host.clock.wall()
+        self.cursor = Cursor(begun_at=self.since) if stored is None else cursor_coder.decode(stored, f"cursor of {asked}")
         self.finished_before = self.cursor.done + self.cursor.set_aside
+        self._hand = ThreadHand if in_thread(self.step) else TaskHand
+        self._reading = True  #: there may be more items to come
+        self._scope = anyio.CancelScope()  #: of the reading
+        self._room: Signal | None = None  #: what the reading waits for
+        self._ready: deque[Item] = deque()
+        self._hands: set[Hand] = set()
+        self._waiting: dict[Item, Timer] = {}  #: failed, and to be tried again
+        self._open = 0  #: items read and not yet written as finished
+        self._started = self.cursor.started
         self._keys: dict[int, str] = {}  #: finished since the last write
         self._bad: list[BadItem] = []
         self._writing: dict[int, str] = {}
-        self._started = self.cursor.started
-        self._room: anyio.Event | None = None
         self._flush_timer: Timer | None = None
-        self._scope: anyio.CancelScope | None = None
+        self._closing = False  #: nothing new begins
+        self._over = False  #: what it came to is told
         self._stopped: Stopped | None = None
         self._failure: BaseException | None = None
-        self._source: AsyncIterator[tuple[int, Any]] | None = None
-        self._turnstile = anyio.Lock()  #: one worker at a time asks the source
 
     def progress(self) -> Progress:
         """How far it is, as written."""
-        now = self.activation.host.clock.wall()
+        now = self.host.clock.wall()
         return cursors.progress(self.cursor, now=now, since=self.since, finished_before=self.finished_before)
 
     def begin(self) -> None:
@@ -83,102 +88,136 @@ class Looping(Abandonable):
             self.cursor = evolve(self.cursor, repeated=self.cursor.repeated + again)
             if cursors.over_budget(self.cursor, self.request.on_error, ended=False):
                 self.cursor = cursors.forgive(self.cursor)
-        total = self.request.total if self.request.total is not None else _length(self.request.items)
+        items = self.request.items
+        self._set_total(self.request.total if self.request.total is not None else len(items) if isinstance(items, Sized) else None)
+        self.host.spawn(self._read)
+
+    def _set_total(self, total: int | None) -> None:
         self.cursor = evolve(self.cursor, total=total)
         self.activation.cursors[self.asked.identity.branch, self.asked.identity.n] = cursor_coder.encode(self.cursor, "cursor")
-        self.activation.host.spawn(self._run)
 
-    # --- the loop -------------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        with anyio.CancelScope() as self._scope:
-            if self._stopped is not None:
-                self._scope.cancel()
+    async def _read(self) -> None:
+        with self._scope:
             try:
-                async with anyio.create_task_group() as group:
-                    self._source = self._items()
-                    for _ in range(self.request.parallel):
-                        group.start_soon(self._work)
-            except* (Exception, Divergence) as group_error:
-                self._failure = self._failure or _first(group_error)
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-        if self.activation.host.live(self.activation):
-            await self._settle()
+                await self._read_all()
+            except (Exception, SystemExit, Divergence) as error:  # noqa: BLE001  (whatever a source raises stops the loop)
+                self._fail(_Unreadable(error) if not isinstance(error, Divergence) else error)
+        self._reading = False
+        self._go_on()
 
-    async def _work(self) -> None:
-        assert self._source is not None
-        while True:
-            while len(self._keys) + len(self._writing) >= self.request.batch:
-                self._room = self._room or anyio.Event()
+    async def _read_all(self) -> None:
+        before = self.cursor
+        skips = before.low and before.last_key is not None and takes_after(self.request.items)
+        index = start = before.low if skips else 0
+        reading = Reading(self.request.items, before.last_key if skips else None, self.host.loop, self.context)
+        async for chunk in reading.chunks():
+            if reading.size is not None and self.cursor.total is None:
+                self._set_total(start + reading.size)
+            for value in chunk:
+                if index >= before.low - 1:
+                    key = str(self.request.key(value))
+                    if index == before.low - 1 and key != before.last_key:
+                        raise Divergence(f"item {index} with key {key!r}", [f"key {before.last_key!r} there"])
+                    if not cursors.finished(before, index):
+                        await self._put(Item(index, key, value))
+                index += 1
+            self._go_on()
+
+    async def _put(self, item: Item) -> None:
+        while not self._has_room():
+            self._go_on()
+            if not self._has_room():
+                self._room = Signal(self.host.loop)
                 await self._room.wait()
-            async with self._turnstile:
-                try:
-                    index, item = await anext(self._source)
-                except StopAsyncIteration:
-                    return
-                self._started = max(self._started, index + 1)
-            key = str(self.request.key(item))
-            bad = await self._item(index, key, item)
-            self._finished(index, key, bad)
+        self._open += 1
+        self._ready.append(item)
 
-    async def _item(self, index: int, key: str, item: Any) -> BadItem | None:
-        """Perform one item, with the callee's retry and timeout; what is to be set aside, if anything."""
-        host, attempt, first_at = self.activation.host, 1, self.activation.host.clock.wall()
-        while True:
-            try:
-                await self._attempt(index, key, item, attempt)
-            except Abort:
-                raise
-            except Exception as error:  # noqa: BLE001  (whatever an item raises is judged)
-                elapsed_s = host.clock.wall() - first_at
-                decision = retry.decide(self.step.retry, attempt, error, elapsed_s=elapsed_s, die=host.chance.jitter())
-                if not isinstance(decision, RetryAfter):
-                    if self.request.on_error is None:
-                        raise _Bad(index, key, error) from error
-                    return BadItem(index=index, key=key, error=f"{type(error).__qualname__}: {_text(error)}")
-                attempt += 1
-                await anyio.sleep(decision.delay_s)
-            else:
-                return None
+    def _has_room(self) -> bool:
+        request = self.request
+        room = cursors.room(self.cursor, open_=self._open, batch=request.batch, parallel=request.parallel)
+        return room and len(self._ready) < AHEAD
 
-    async def _attempt(self, index: int, key: str, item: Any, attempt: int) -> None:
-        host = self.activation.host
-        info = StepInfo(
-            key=f"{host.idempotency_key(self.activation, self.asked.identity)}/{index}:{key}",
-            name=self.step.name,
-            attempt=attempt,
-            deadline=None,
-        )
-        token = current.set(info)
+    # --- handing out ----------------------------------------------------------------------------------------------------
+
+    def take(self) -> Item | None:
         try:
-            arguments = self.step.bind((item,), {})
-            if self.step.timeout_s is None:
-                await perform(host, self.step, arguments)
-                return
-            with anyio.move_on_after(self.step.timeout_s) as scope:
-                await perform(host, self.step, arguments)
-            if scope.cancelled_caught:
-                raise StepTimeout(self.step.name, self.step.timeout_s)
-        finally:
-            current.reset(token)
+            return self._ready.popleft()
+        except IndexError:
+            return None
+
+    def _go_on(self) -> None:
+        """Fill the hands, ask for more, or end."""
+        if self._over:
+            return
+        while self._ready and len(self._hands) + len(self._waiting) < self.request.parallel:
+            hand = self._hand(self)
+            self._hands.add(hand)
+            hand.begin()
+            if isinstance(hand, ThreadHand) and len(self._hands) >= len(self._ready):
+                break
+        if self._room is not None and self._has_room():
+            room, self._room = self._room, None
+            room.set()
+        if not (self._reading or self._ready or self._hands or self._waiting):
+            self._settle()
+
+    def told(self, hand: Hand, ended: list[tuple[Item, BaseException | None]], trouble: BaseException | None = None) -> None:
+        self._hands.discard(hand)
+        if self._over or not self.host.live(self.activation):
+            return
+        self._started = max(self._started, hand.started())
+        for item, error in ended:
+            if error is None:
+                self._finished(item, None)
+            else:
+                self._judge(item, error)
+        if trouble is not None:
+            self._fail(trouble)
+        self._go_on()
+
+    def _judge(self, item: Item, error: BaseException) -> None:
+        """An attempt failed: try again, set the item aside, or stop the loop."""
+        if classify(error, (*self.step.fails, *self.activation.kind.fails)) == "business":
+            self._fail(error, cancel=True)
+            return
+        now = self.host.clock.wall()
+        item.failed_at = item.failed_at or now
+        decision = retry.decide(self.step.retry, item.attempt, error, elapsed_s=now - item.failed_at, die=self.host.chance.jitter())
+        if isinstance(decision, RetryAfter):
+            item.attempt += 1
+            if not self._closing:
+                self._waiting[item] = self.host.deadlines.after(decision.delay_s, partial(self._again, item))
+        elif self.request.on_error is None:
+            self._fail(_Bad(item, error))
+        else:
+            self._finished(item, BadItem(index=item.index, key=item.key, error=_text(error)))
+
+    def _again(self, item: Item) -> None:
+        """The wait before the next attempt is over."""
+        if self._waiting.pop(item, None) is not None:
+            self._ready.appendleft(item)
+            self._go_on()
 
     # --- the cursor -----------------------------------------------------------------------------------------------------
 
-    def _finished(self, index: int, key: str, bad: BadItem | None) -> None:
-        self._keys[index] = key
+    def _finished(self, item: Item, bad: BadItem | None) -> None:
+        self._keys[item.index] = item.key
         if bad is not None:
             self._bad.append(bad)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        """Write now if there is half a batch, so that the other half can be done meanwhile; else soon."""
         if len(self._keys) >= max(1, self.request.batch // 2):
             self._flush()
-        elif self._flush_timer is None:
-            self._flush_timer = self.activation.host.deadlines.after(self.request.flush_s, self._flush)
+        elif self._keys and self._flush_timer is None:
+            self._flush_timer = self.host.deadlines.after(self.request.flush_s, self._flush)
 
     def _flush(self) -> None:
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_timer = None
-        if self._writing or not self._keys or self._scope is None or self._scope.cancel_called:
+        self._no_flush_timer()
+        if self._writing or not self._keys or self._closing:
             return
         writes = self._advance()
         if self.activation.crashes:  # Progress was made: it is no crash loop.
@@ -189,7 +228,8 @@ class Looping(Abandonable):
     def _advance(self) -> list[Write]:
         bad, self._bad = tuple(self._bad), []
         self._writing, self._keys = self._keys, {}
-        self.cursor = cursors.advance(self.cursor, self._writing, bad=bad, started=self._started)
+        started = max((self._started, *(hand.started() for hand in self._hands)))
+        self.cursor = cursors.advance(self.cursor, self._writing, bad=bad, started=started)
         state = cursor_coder.encode(self.cursor, "cursor")
         branch, _, n = self.asked.identity
         self.activation.cursors[branch, n] = state
@@ -200,104 +240,121 @@ class Looping(Abandonable):
         return writes
 
     def _written(self) -> None:
+        self._open -= len(self._writing)
         self._writing = {}
-        if self._room is not None:
-            self._room.set()
-            self._room = None
         if cursors.over_budget(self.cursor, self.request.on_error, ended=False):
             self._fail(_Spent())
-        elif len(self._keys) >= max(1, self.request.batch // 2):
-            self._flush()
-        elif self._keys and self._flush_timer is None:
-            self._flush_timer = self.activation.host.deadlines.after(self.request.flush_s, self._flush)
+        elif not self._closing:
+            self._flush_soon()
+        self._go_on()
 
-    def _fail(self, failure: Exception) -> None:
-        self._failure = self._failure or failure
-        if self._scope is not None:
-            self._scope.cancel()
+    def _no_flush_timer(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
 
     # --- its end --------------------------------------------------------------------------------------------------------
 
-    async def _settle(self) -> None:
-        """All workers have ended: write what they finished, then say how it ended."""
+    def _fail(self, failure: BaseException, *, cancel: bool = False) -> None:
+        self._failure = self._failure or failure
+        self._close(cancel=cancel)
+
+    def _close(self, *, cancel: bool) -> None:
+        """Begin nothing new; let the hands finish, or cancel them."""
+        self._closing = True
+        self._no_flush_timer()
+        self._scope.cancel()
+        self._ready.clear()
+        for timer in self._waiting.values():
+            timer.cancel()
+        self._waiting.clear()
+        if cancel:
+            for hand in tuple(self._hands):
+                hand.cancel()
+            if self._hands and not self._over:
+                self.host.deadlines.after(self.host.limits.cancel_grace_s, self._give_up_waiting)
+
+    def _give_up_waiting(self) -> None:
+        self._let_go()
+        self._go_on()
+
+    def _let_go(self) -> None:
+        for hand in self._hands:
+            hand.let_go()
+        self._hands.clear()
+
+    def _settle(self) -> None:
+        """All hands are free: write what they finished, then say how it ended."""
+        self._over = True
+        self._no_flush_timer()
+        if not self.host.live(self.activation):
+            return
         writes = self._advance() if self._keys else []
         if self._stopped is not None:
             told, self._stopped = self._stopped, None
             told(writes)
-            return
-        if self.activation.calls.get(self.asked) is not self:
-            return
-        failure = self._failure
+        elif self.activation.calls.get(self.asked) is self:
+            self._tell(writes)
+
+    def _tell(self, writes: list[Write]) -> None:
+        failure, where = self._failure, str(self.asked.identity)
         if failure is None and cursors.over_budget(self.cursor, self.request.on_error, ended=True):
             failure = _Spent()
-        where = str(self.asked.identity)
         match failure:
-            case None if self._scope is not None and self._scope.cancel_called:
-                return  # The runtime itself is being torn down.
             case None:
                 payload = progress_coder.encode(self.progress(), "progress")
                 self.activation.record(self.asked, self.entry(outcome=payload), writes)
-            case _Bad(item=item, error=error):
-                report = reports.plain("failure", f"item {item}: {type(error).__qualname__}: {_text(error)}", where)
-                self.activation.pause("failure", report, writes)
-            case _Spent():
-                self.activation.pause("budget", self._spent(), writes)
             case Divergence():
                 self.activation.pause("diverged", reports.plain("diverged", str(failure), where), writes)
-            case Abort():
-                self.activation.record(self.asked, self.failed(failure), writes)
-            case Exception() if classify(failure) == "business":
-                self.activation.record(self.asked, self.failed(failure), writes)
+            case _Spent():
+                self.activation.pause("budget", self._spent(where), writes)
+            case _Bad(item=item, error=error):
+                what = f"item {item.index}:{item.key}: {_text(error)}"
+                report = reports.plain("failure", what, where, attempt=item.attempt)
+                self.activation.pause("failure", evolve(report, failure=classify(error), remedy=RESUME), writes)
+            case _Unreadable(error=error):
+                report = reports.plain("failure", f"the source of the loop failed: {_text(error)}", where)
+                self.activation.pause("failure", evolve(report, failure=classify(error), remedy=RESUME), writes)
+            case error if classify(error, (*self.step.fails, *self.activation.kind.fails)) == "business":
+                self.activation.record(self.asked, self.failed(error), writes)
             case error:
-                report = reports.plain("bug", f"{type(error).__qualname__}: {_text(error)}", where)
-                self.activation.pause("bug", report, writes)
+                self.activation.pause("bug", reports.plain("bug", _text(error), where), writes)
 
-    def _spent(self) -> Any:
+    def _spent(self, where: str) -> FailureReport:
         cursor, last = self.cursor, self.cursor.bad[-1] if self.cursor.bad else None
         what = f"{cursor.set_aside} of {cursor.done + cursor.set_aside} items were set aside, over the budget"
-        return reports.plain("budget", what, str(self.asked.identity), input=f"{last.key}: {last.error}" if last else "")
+        return reports.plain("budget", what, where, input=f"{last.index}:{last.key}: {last.error}" if last else "")
+
+    # --- stopping -------------------------------------------------------------------------------------------------------
 
     def stop(self, told: Stopped, *, cancel: bool) -> None:
-        self._stopped = told
-        if self._scope is not None:
-            self._scope.cancel()
-        elif self.held:
-            self._stopped = None
+        if self._over or self.held:
+            self._over = True
             told([])
+            return
+        self._stopped = told
+        self._close(cancel=cancel)
+        self._go_on()
+
+    def drain(self) -> None:
+        """The runtime leaves: cancel what still runs."""
+        self._close(cancel=True)
 
     def abandon(self) -> list[Write]:
-        self._stopped = None
-        return []
+        self._stopped, self._over = None, True
+        self._let_go()
+        return self._advance() if self._keys else []
 
     def kill(self) -> None:
-        self.forget()
-        if self._scope is not None:
-            self._scope.cancel()
+        self._over = True
+        self._close(cancel=True)
+        self._let_go()
 
     def forget(self) -> None:
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
+        self._no_flush_timer()
 
-    # --- the source -----------------------------------------------------------------------------------------------------
 
-    async def _items(self) -> AsyncIterator[tuple[int, Any]]:
-        """Items that are not finished yet, with their indexes."""
-        items, low, start = self.request.items, self.cursor.low, 0
-        source: Any = items
-        if callable(items) and not hasattr(items, "__aiter__") and not hasattr(items, "__iter__"):
-            if low and self.cursor.last_key is not None and "after" in inspect.signature(items).parameters:
-                source, start = items(after=self.cursor.last_key), low
-            elif "after" in inspect.signature(items).parameters:
-                source = items(after=None)
-            else:
-                source = items()
-        index = start
-        async for item in _iterate(source, self.activation.host.threads):
-            if index == low - 1 and str(self.request.key(item)) != self.cursor.last_key:
-                raise Divergence(f"item {index} with key {self.request.key(item)!r}", [f"key {self.cursor.last_key!r} there"])
-            if not cursors.finished(self.cursor, index):
-                yield index, item
-            index += 1
+RESUME = "When the cause is mended, `resume` goes on at the item where the loop stands."
 
 
 class _Spent(Exception):  # noqa: N818
@@ -307,51 +364,21 @@ class _Spent(Exception):  # noqa: N818
 class _Bad(Exception):  # noqa: N818
     """An item failed and there is no budget for that."""
 
-    def __init__(self, index: int, key: str, error: Exception) -> None:
-        self.item, self.error = f"{index}:{key}", error
-        super().__init__(self.item)
+    def __init__(self, item: Item, error: BaseException) -> None:
+        self.item, self.error = item, error
+        super().__init__(item.key)
 
 
-_text_coder = coder(str)
+class _Unreadable(Exception):  # noqa: N818
+    """The source failed."""
 
-
-async def _iterate(source: Any, limiter: anyio.CapacityLimiter) -> AsyncIterator[Any]:
-    if hasattr(source, "__aiter__"):
-        async for item in source:
-            yield item
-        return
-    if inspect.isawaitable(source):
-        async for item in _iterate(await source, limiter):
-            yield item
-        return
-    iterator: Iterator[Any] = iter(source)
-    ahead: deque[Any] = deque()
-    while True:
-        chunk = await anyio.to_thread.run_sync(lambda: list(islice(iterator, AHEAD)), limiter=limiter)
-        if not chunk:
-            return
-        ahead.extend(chunk)
-        while ahead:
-            yield ahead.popleft()
-
-
-def _length(items: Any) -> int | None:
-    return len(items) if isinstance(items, Sized) else None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            return _first(error)
-        if isinstance(error, Exception | Divergence):
-            return error
-    return RuntimeError(str(group))
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        super().__init__(str(error))
 
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)[:500]
+        return f"{type(error).__qualname__}: {error}"[:500]
     except Exception:  # noqa: BLE001  (a `__str__` of the user's)
-        return "<its text cannot be made>"
-
-
+        return f"{type(error).__qualname__}: <its text cannot be made>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -61,8 +62,8 @@ class Operators:
 
     # --- writing --------------------------------------------------------------------------------------------------------
 
-    async def write(self, writes: list[Write]) -> Refusal | None:
-        """Commit at the door: durable on return, or refused.
+    async def write(self, writes: list[Write], then: Callable[[], object] | None = None) -> Refusal | None:
+        """Commit at the door: durable on return, or refused. *then* follows from it, also if the caller is gone by then.
 
         Raises:
             StoreError: Nothing was written.
@@ -77,6 +78,8 @@ class Operators:
             outcome.append(refusal)
             if refusal is None:
                 mail.accepted()
+                if then is not None:
+                    then()
             else:
                 mail.refused()
             done.set()
@@ -111,19 +114,20 @@ class Operators:
             await starting.wait()
         activation = host.by_address.get(to)
         if activation is not None:
-            self._join(activation.run, input, on_conflict, request)
+            if on_conflict == "reject":  # The same call may have come before, from a client that did not see its answer.
+                await self._join_stored(activation.run, input, on_conflict, request)
+            else:
+                self._join(activation.run, input, on_conflict)
             return
         self._starting[to] = Signal(host.loop)
         try:
             deadline_at = None if deadline_s is None else host.clock.wall() + deadline_s
             new = host.new_run(to, input, deadline_at=deadline_at)
-            refusal = await self.write([new, host.begun(new, request)])
+            refusal = await self.write([new, host.begun(new, request)], lambda: host.loading.enter(Loaded(run=new), []))
             if isinstance(refusal, Taken):
                 await self._join_stored(refusal.run, input, on_conflict, request)
             elif refusal is not None:
                 raise StoreStopped(f"the start was refused: {refusal}")
-            else:
-                host.loading.enter(Loaded(run=new), [])
         finally:
             self._starting.pop(to).set()
 
@@ -135,9 +139,9 @@ class Operators:
             first = await self.host.store.history(found.id, limit=1)
             if first and first[0].entry.ref == request:
                 return
-        self._join(found, input, on_conflict, request)
+        self._join(found, input, on_conflict)
 
-    def _join(self, run: Run, input: bytes, on_conflict: OnConflict, request: str) -> None:
+    def _join(self, run: Run, input: bytes, on_conflict: OnConflict) -> None:
         coder = self.host.kinds[run.kind].coder
         same = run.input == input or coder.decode(run.input, "recorded input") == coder.decode(input, "input")
         if not same:
@@ -274,7 +278,7 @@ class Operators:
 
     async def history(self, to: Address, *, after: int, limit: int) -> tuple[HistoryEntry, ...]:
         run = await self.run(to)
-        events = await self.host.store.history(run.id, after=after, limit=min(limit, 10_000))
+        events = await self.host.store.history(run.id, after=after, limit=max(1, min(limit, 10_000)))
         return tuple(inspection.shown(event) for event in events)
 
     async def why(self, to: Address) -> str:

@@ -6,8 +6,8 @@ import traceback
 from typing import TYPE_CHECKING
 
 from actorflow.codec import coder
-from actorflow.errors import Divergence, ForeignAwait, NotEncodable, TooLarge, Undecodable
-from actorflow.policies.failure import REMEDIES, FailureReport, classify
+from actorflow.errors import ForeignAwait, NotEncodable, TooLarge
+from actorflow.policies.failure import REMEDIES, FailureReport, classify, pause_reason
 from actorflow.records import Entry, Identity, PauseReason
 
 if TYPE_CHECKING:
@@ -25,19 +25,6 @@ def encode(report: FailureReport) -> bytes:
 def decode(payload: bytes | None) -> FailureReport | None:
     """A stored report, or None."""
     return _coder.decode(payload, "failure report") if payload else None
-
-
-def pause_reason(error: BaseException) -> PauseReason:
-    """Why a run is paused whose code broke a rule, or could not be driven."""
-    match error:
-        case Divergence():
-            return "diverged"
-        case Undecodable():
-            return "undecodable"
-        case NotEncodable() | TooLarge():
-            return "failure"
-        case _:
-            return "bug"
 
 
 def broken(activation: Activation, error: BaseException) -> FailureReport:

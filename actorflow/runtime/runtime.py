@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import anyio
 from anyio.abc import TaskGroup
 
-from actorflow import records
 from actorflow.actor import Actor, Kind
-from actorflow.address import Address, Run
-from actorflow.clock import Chance, Clock, Duration, SystemClock, seconds
+from actorflow.clock import Chance, Clock, SystemClock
 from actorflow.errors import BadDefinition, OutsideTurn, StoreStopped
-from actorflow.operations import OnConflict, Operations, Page
-from actorflow.policies.limits import Limits, checked_key
-from actorflow.records import Commit, RunQuery, Write
+from actorflow.operations import Operations
+from actorflow.policies.limits import Limits
+from actorflow.records import Commit, Write
 from actorflow.runtime.attempts import Attempt
+from actorflow.runtime.front import Front
 from actorflow.runtime.host import Host
 from actorflow.runtime.loops import current_loop
 from actorflow.runtime.operators import Operators
+from actorflow.runtime.place import Announces
+from actorflow.runtime.socket import Server, take
 from actorflow.stores import Durability, Store, open_store
-from actorflow.workflow import Workflow
 
 log = logging.getLogger("actorflow")
 
-A = TypeVar("A", bound=Actor)
-W = TypeVar("W", bound=Workflow[Any])
 
-
-class Runtime:
+class Runtime(Front):
     """Runs workflows over one store, from `async with` to its end.
 
     On entry it takes the store (one holder at a time), and every run that was under way goes on by itself. On exit nothing
@@ -46,6 +42,7 @@ class Runtime:
         limits: Every bound.
         clock, chance: Time and chance, for tests.
         store: A store object instead of the one that *url* names.
+        socket: Whether a `Client` in another process can reach it (a store in a file only).
 
     Raises (on entry):
         BadDefinition: A class cannot be stored as it is.
@@ -63,6 +60,7 @@ class Runtime:
         clock: Clock | None = None,
         chance: Chance | None = None,
         store: Store | None = None,
+        socket: bool = True,
     ) -> None:
         self._store = store if store is not None else open_store(url, durability=durability)
         self._kinds = _registered(actors)
@@ -73,13 +71,15 @@ class Runtime:
         self._host: Host | None = None
         self._operators: Operators | None = None
         self._group: TaskGroup | None = None
+        self._socket = socket
+        self._server: Server | None = None
 
     # --- life -----------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         if self._group is not None:
             raise BadDefinition("a Runtime is entered once; make another one.")
-        lease = await self._store.open(now=self._clock.wall(), standby=self._standby)
+        lease = await take(self._store, now=self._clock.wall(), standby=self._standby)
         group = anyio.create_task_group()
         await group.__aenter__()
         self._group = group
@@ -96,7 +96,9 @@ class Runtime:
         self._operators = Operators(host)
         try:
             await host.loading.look_ahead()
+            await self._listen(self._operators, group)
         except BaseException:
+            self._close_door()
             group.cancel_scope.cancel()
             await group.__aexit__(None, None, None)
             await self._store.close()
@@ -110,6 +112,7 @@ class Runtime:
     ) -> None:
         assert self._group is not None
         assert self._host is not None
+        self._close_door()
         try:
             with anyio.CancelScope(shield=True):
                 await self._drain(self._host)
@@ -124,6 +127,20 @@ class Runtime:
                 with anyio.CancelScope(shield=True):
                     self._host.committer.stop(StoreStopped("the runtime has shut down"))
                     await self._store.close()
+
+    async def _listen(self, operators: Operators, group: TaskGroup) -> None:
+        """Let clients in, or say that none can come."""
+        if not isinstance(self._store, Announces):
+            return
+        if self._socket:
+            self._server = Server(operators, self._store, group)
+            await self._server.open()
+        else:
+            await self._store.announce(socket=None)
+
+    def _close_door(self) -> None:
+        if self._server is not None:
+            self._server.close()
 
     async def _drain(self, host: Host) -> None:
         """Begin nothing new; let running steps finish and record them; leave the rest to the next holder."""
@@ -166,53 +183,9 @@ class Runtime:
 
     @property
     def operations(self) -> Operations:
-        """All acts of clients and operators, by encoded values: what handles and sockets speak to."""
         self._running()
         assert self._operators is not None
         return self._operators
-
-    async def start(
-        self, workflow: W, *, key: str, on_conflict: OnConflict = "join", deadline: Duration | None = None
-    ) -> Run[W]:
-        """Accept a run; it is durable on return and will come to its end, whatever happens to this process.
-
-        Args:
-            workflow: An instance as a template: its fields are encoded now, and a fresh copy runs.
-            key: Names the run, and makes this call repeatable.
-            on_conflict: A used key with equal input: "join" returns that run, "reject" raises.
-            deadline: Cancel it (and undo) when that time has passed, restarts included.
-
-        Raises:
-            KeyTaken: The key was used for another input.
-            RunPruned: It was used for a run that is gone.
-            UnknownKind, BadKey, NotEncodable, TooLarge: Refused at the door.
-        """
-        kind = type(workflow).__kind_info__()
-        at = records.Address(kind.name, checked_key(key))
-        deadline_s = None if deadline is None else seconds(deadline)
-        fields = kind.encode(workflow)
-        request = uuid.uuid4().hex if on_conflict == "reject" else ""
-        await self.operations.start(at, input=fields, on_conflict=on_conflict, deadline_s=deadline_s, request=request)
-        return Run(type(workflow), key, self.operations)
-
-    def at(self, actor: type[A], key: str) -> Address[A]:
-        """The actor of that class with that key."""
-        return Address(actor, key, self.operations)
-
-    def run(self, workflow: type[W], key: str) -> Run[W]:
-        """The run of that class with that key; whether there is one is found out by the first verb."""
-        return Run(workflow, key, self.operations)
-
-    async def runs(self, query: RunQuery | None = None, /, **filters: Any) -> Page:
-        """Runs that match, newest first, a page at a time: pass `before_id=page.next` for the next one.
-
-        Filters: kind, status, reason, key_prefix, created_after, created_before, limit (up to 1,000).
-        """
-        return await self.operations.runs(query or RunQuery(**filters))
-
-    async def counts(self) -> dict[str, int]:
-        """How many runs there are in each status."""
-        return await self.operations.counts()
 
 
 def _registered(actors: Sequence[type[Actor]]) -> dict[str, Kind]:

@@ -11,6 +11,7 @@ A task that is cancelled while it waits leaves the call running: what was asked 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Iterable
@@ -98,10 +99,8 @@ class OtherLoop:
         return future.result()
 
     def _tell(self, done: anyio.Event) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # The caller's loop has ended (trio.RunFinishedError): nobody waits any more.
             self._post(done.set)
-        except RuntimeError:
-            pass  # The caller's loop has ended (trio.RunFinishedError): nobody waits any more.
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop)

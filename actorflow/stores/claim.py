@@ -4,6 +4,9 @@ Looking comes before writing: what is refused was not touched. The sidecar remem
 that had come, so that a file that was lost, emptied, exchanged or set back is not taken for a new or a sound one.
 """
 
+# Files are known here by names and descriptors, as the system knows them.
+# ruff: noqa: PTH116
+
 from __future__ import annotations
 
 import os
@@ -82,8 +85,8 @@ def check(found: schema.Found, path: str, remembered: Remembered) -> None:
     if found.generation < remembered.generation:
         raise StoreBroken(
             f"{path} is older (generation {found.generation}) than when it was last held (generation {remembered.generation}): "
-            f"its -wal file was deleted, or an old copy was put in place, and commits are missing. Put the -wal file or the newer "
-            f"database back; or, to go on from this older state, delete {remembered.sidecar}. Nothing was written."
+            f"its -wal file was deleted, or an old copy was put in place, and commits are missing. Put the -wal file or the "
+            f"newer database back; or, to go on from this older state, delete {remembered.sidecar}. Nothing was written."
         )
 
 

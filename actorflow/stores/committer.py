@@ -13,7 +13,7 @@ from collections.abc import Callable
 import anyio
 from attrs import define, field
 
-from actorflow.errors import StoreError, StoreUnavailable
+from actorflow.errors import StoreError, StoreStopped, StoreUnavailable
 from actorflow.records import Commit, Refusal
 from actorflow.stores import Store
 
@@ -60,6 +60,14 @@ class Committer:
 
     async def run(self) -> None:
         """Write for ever, or until the store stops."""
+        try:
+            await self._serve()
+        except BaseException:
+            # Nobody writes from here on: who waits for a commit, or wants to drain, must not wait for ever.
+            self.stop(StoreStopped("its writer has ended"))
+            raise
+
+    async def _serve(self) -> None:
         while True:
             if not self._pending:
                 if self._idle is not None:
@@ -68,51 +76,58 @@ class Committer:
                 self._wake = wake = anyio.Event()
                 await wake.wait()
                 continue
-            batch = [self._pending.popleft() for _ in range(min(self.batch_max, len(self._pending)))]
+            batch = deque(self._pending.popleft() for _ in range(min(self.batch_max, len(self._pending))))
             self._writing = True
             try:
                 await self._write(batch)
+            except BaseException:
+                self._pending.extendleft(reversed(batch))  # Untold; whoever was told has been taken out.
+                raise
             finally:
                 self._writing = False
 
-    async def _write(self, batch: list[tuple[Commit, Told, bool]]) -> None:
+    async def _write(self, batch: deque[tuple[Commit, Told, bool]]) -> None:
+        """Write them, and tell each; whoever was told is taken out of *batch*."""
         wait_s = WAIT_S_FIRST
         while batch:
             try:
                 answers = await self.store.commit([commit for commit, _, _ in batch], fence=self.fence)
             except StoreUnavailable as error:
                 self.unavailable = error
-                batch = self._refuse_callers(batch, error)
+                self._refuse_callers(batch, error)
                 await anyio.sleep(wait_s)
                 wait_s = min(WAIT_S_MAX, wait_s * 2)
                 continue
             except StoreError as error:
-                self.stop(error, batch)
+                self._pending.extendleft(reversed(batch))
+                batch.clear()
+                self.stop(error)
                 return
             self.unavailable = None
             self.batches += 1
-            for (_, told, _), answer in zip(batch, answers, strict=True):
-                told(answer)
-            return
+            assert len(answers) == len(batch)
+            for answer in answers:
+                batch.popleft()[1](answer)
 
-    def _refuse_callers(self, batch: list[tuple[Commit, Told, bool]], error: StoreUnavailable) -> list[tuple[Commit, Told, bool]]:
-        kept: list[tuple[Commit, Told, bool]] = []
-        for commit, told, door in (*batch, *self._pending):
+    def _refuse_callers(self, batch: deque[tuple[Commit, Told, bool]], error: StoreUnavailable) -> None:
+        """Tell those who can be refused; the others of *batch*, and all that were to come, are what is tried next."""
+        waiting = (*batch, *self._pending)
+        self._pending.clear()
+        batch.clear()
+        for commit, told, door in waiting:
             if door:
                 told(error)
             else:
-                kept.append((commit, told, door))
-        self._pending.clear()
-        return kept
+                batch.append((commit, told, door))
 
-    def stop(self, error: StoreError, batch: list[tuple[Commit, Told, bool]] | None = None) -> None:
+    def stop(self, error: StoreError) -> None:
         """Take no more; everybody who waits is told *error*."""
         if self.stopped is None:
             self.stopped = error
-            waiting = [*(batch or ()), *self._pending]
-            self._pending.clear()
-            for _, told, _ in waiting:
-                told(error)
+            while self._pending:
+                self._pending.popleft()[1](error)
+            if self._idle is not None:
+                self._idle.set()
             self.on_stop(error)
 
     async def drain(self, *, within_s: float = math.inf) -> None:

@@ -9,6 +9,9 @@ A forked child shares the open file, and with it the lock; so it closes it at on
 outlive the holder.
 """
 
+# Files are known here by names and descriptors, as the system knows them.
+# ruff: noqa: PTH116, PTH123
+
 from __future__ import annotations
 
 import contextlib

@@ -46,7 +46,6 @@ from actorflow.records import (
     Write,
 )
 
-
 T = TypeVar("T")
 
 
@@ -90,7 +89,7 @@ class MemoryStore:
     url = "memory://"
 
     def __init__(self, *, share: MemoryStore | None = None, store_id: str | None = None) -> None:
-        self._memory: _Memory = share._memory if share else _Memory(store_id or uuid.uuid4().hex)
+        self._memory: _Memory = share._memory if share else _Memory(store_id or uuid.uuid4().hex)  # noqa: SLF001  (its own class)
         self._opened = False
 
     @property
@@ -257,7 +256,7 @@ def _repeats(values: Sequence[Any]) -> bool:
 # --- its other writes -----------------------------------------------------------------------------------------------
 
 
-def _apply(data: _Memory, write: Write) -> None:  # noqa: C901, PLR0912  (one case a write: the list is the specification)
+def _apply(data: _Memory, write: Write) -> None:
     match write:
         case Run() | Entry() | Envelope() | Bury():
             pass  # Rows went in first, a Bury comes last.
@@ -348,9 +347,7 @@ def _replayed(data: _Memory, run: Run) -> list[Event]:
 
     events = _journal(data, run.id, current)
     closed = [
-        f"{entry.branch}/{entry.name}#{entry.n}"
-        for _, entry in events
-        if entry.kind == "checkpoint" and entry.status == "ok"
+        f"{entry.branch}/{entry.name}#{entry.n}" for _, entry in events if entry.kind == "checkpoint" and entry.status == "ok"
     ]
 
     def folded(entry: Entry) -> bool:

@@ -34,13 +34,15 @@ class Migration:
 
 def known_migrations() -> tuple[Migration, ...]:
     """All that this version of actorflow knows, in order, numbered from 1 without gaps."""
-    found: list[Migration] = []
-    for file in files("actorflow.stores").joinpath("migrations").iterdir():
-        if match := _FILE_NAME.fullmatch(file.name):
-            found.append(Migration(int(match[1]), file.name, file.read_text("utf-8")))
-    found.sort(key=lambda migration: migration.number)
+    folder = files("actorflow.stores").joinpath("migrations")
+    named = [(file, match) for file in folder.iterdir() if (match := _FILE_NAME.fullmatch(file.name))]
+    found = sorted((Migration(int(match[1]), file.name, file.read_text("utf-8")) for file, match in named), key=_number)
     assert [each.number for each in found] == list(range(1, len(found) + 1)), "migrations have gaps"
     return tuple(found)
+
+
+def _number(migration: Migration) -> int:
+    return migration.number
 
 
 MIGRATIONS = known_migrations()
@@ -106,7 +108,7 @@ def configure(db: sqlite3.Connection, path: str) -> None:
 
 
 def set_synchronous(db: sqlite3.Connection, path: str, durability: str) -> None:
-    """ "full" or "normal", from now on."""
+    """Sync the disk for each batch ("full") or at checkpoints ("normal"), from now on."""
     _set(db, path, "synchronous", durability, {"full": 2, "normal": 1}[durability])
 
 
@@ -138,7 +140,8 @@ def migrate(db: sqlite3.Connection, path: str, *, store_id: str, now: float) -> 
     for migration in MIGRATIONS[version:]:
         # `executescript` would commit what is open, so the script says itself where its transaction begins and ends.
         first = _FIRST if migration.number == 1 else ""
-        db.executescript(f"begin immediate;\n{first}\n{migration.sql}\n;{_done(migration)}")
+        db.executescript(f"begin immediate;\n{first}\n{migration.sql}")
+        _note(db, migration)
         if migration.number == 1:
             db.execute(SQL["create_store"], {"store_id": store_id, "now": now})
             db.execute(f"pragma application_id={APPLICATION_ID}")
@@ -155,11 +158,11 @@ create table migration (
 """
 
 
-def _done(migration: Migration) -> str:
-    return (
-        f"insert into migration (number, name, crc) values ({migration.number}, '{migration.name}', {migration.checksum});"
-        f"pragma user_version={migration.number};"
+def _note(db: sqlite3.Connection, migration: Migration) -> None:
+    db.execute(
+        "insert into migration (number, name, crc) values (?, ?, ?)", (migration.number, migration.name, migration.checksum)
     )
+    db.execute(f"pragma user_version={migration.number}")
 
 
 def _check_applied(db: sqlite3.Connection, path: str) -> None:

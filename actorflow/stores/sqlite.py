@@ -10,6 +10,9 @@ acknowledged is always seen.
 how the WAL is kept short, `reader` how rows are found, `trouble` what SQLite's errors mean.
 """
 
+# Files are known here by names and descriptors, as the system knows them.
+# ruff: noqa: PTH100, PTH116
+
 from __future__ import annotations
 
 import contextlib
@@ -125,6 +128,10 @@ class SqliteStore:
         writes = await self._connect(undo, live, "rw")
         lease, generation = await writes.call(partial(claim.claim, path=self._path, now=now, busy_s_max=self._busy_s_max))
         await writes.call(self._tune)
+        for bridge in (reads, lists):
+            # From its first look on a connection keeps the WAL open, so that the writer may be closed and opened (`_look_up`)
+            # without being the last to leave: the last one copies the WAL and deletes it.
+            await bridge.call(reader.rows("read_store"))
         wal = f"{self._path}-wal"
         files[wal] = os.stat(wal)
         self._facts = {"started_at": now, "store_id": lease.store_id}
@@ -227,15 +234,18 @@ class SqliteStore:
     def _write(self, held: _Open, batch: Sequence[Commit], fence: int, db: sqlite3.Connection) -> Answers:
         """On the writer's thread. What happens to the store is noted here, as the caller may be gone."""
         if held.unknown:
-            self._broken = StoreBroken(f"{self._path}: whether an earlier batch was written is unknown. Start again: it is looked up.")
+            why = "whether an earlier batch was written is unknown. Start again: what is in the file counts"
+            self._broken = StoreBroken(f"{self._path}: {why}.")
         self._check_sound()
+        settle = partial(self._settle, held, len(batch))
         try:
-            return Writer(fence=fence, busy_s_max=self._busy_s_max, settle=partial(self._settle, held, len(batch))).write(db, batch)
+            return Writer(fence=fence, busy_s_max=self._busy_s_max, settle=settle).write(db, batch)
         except Unknown:
             held.unknown = True
             raise
         except StoreError as error:
-            raise self._noted(error)
+            self._noted(error)
+            raise
         except Exception as error:
             raise self._noted(self._as_store_error(error)) from error
 
@@ -252,15 +262,15 @@ class SqliteStore:
                 now = None
             if now is None or not os.path.samestat(now, opened):
                 raise StoreBroken(
-                    f"{path} was deleted, renamed or replaced while the store was open, so what was just written went nowhere; it "
-                    f"was not acknowledged. Put the file back, see who did that, and start again."
+                    f"{path} was deleted, renamed or replaced while the store was open, so what was just written went nowhere; "
+                    f"it was not acknowledged. Put the file back, see who did that, and start again."
                 )
             size = now.st_size  # The WAL is the last of them.
         held.checkpoint_due |= held.checkpoints.count(rows, size)
 
     async def _look_up(self, held: _Open, batch: Sequence[Commit], unknown: Unknown) -> Answers:
-        """COMMIT raised: only a fresh connection tells whether the batch is in. The reader stays connected meanwhile: it keeps the
-        WAL's index, in which a batch appears only after it was synced."""
+        """COMMIT raised: only a fresh connection tells whether the batch is in. The readers stay connected meanwhile: they keep
+        the WAL's index, in which a batch appears only after it was synced."""
         error = unknown.__cause__
         assert error is not None
         try:

@@ -20,9 +20,9 @@ _GROUP = re.compile(r"\(\?(?:, \?)*\)")
 
 
 def parse(text: str) -> dict[str, str]:
-    """Statements by name.
+    r"""Statements by name.
 
-    >>> parse("-- name: one\\n-- What it is for.\\nselect 1\\n")
+    >>> parse("-- name: one\n-- What it is for.\nselect 1\n")
     {'one': 'select 1'}
     """
     parts = _NAME.split(text)[1:]

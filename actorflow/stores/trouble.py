@@ -1,4 +1,4 @@
-"""SQLite's errors, said in the store's words: what happened, so what, and what to do now. No text of SQLite reaches a user alone."""
+"""SQLite's errors, said in the store's words: what happened, so what, and what to do now."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def as_store_error(error: BaseException, path: str) -> StoreError:
                 f"may write to it: close the other program (a database browser, a script), then go on."
             )
         case Trouble.SLOW:
-            return StoreUnavailable(f"a read of {path} took too long and was cut. Ask for less: a smaller page, a narrower filter.")
+            return StoreUnavailable(
+                f"a read of {path} took too long and was cut. Ask for less: a smaller page, a narrower filter."
+            )
         case Trouble.CLOSED:
             return StoreUnavailable(
                 f"{path} cannot be opened for writing; nothing was written. See that its directory exists and that this user "
@@ -90,4 +92,6 @@ def as_store_error(error: BaseException, path: str) -> StoreError:
                 f"writes: see to the disk, then start again; what was acknowledged is looked up in the file."
             )
         case Trouble.DATA:
-            return StoreUnavailable(f"{path} refused a statement ({error}); nothing was written. This is a bug of actorflow: please report it.")
+            return StoreUnavailable(
+                f"{path} refused a statement ({error}); nothing was written. This is a bug of actorflow: please report it."
+            )

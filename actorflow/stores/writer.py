@@ -33,7 +33,7 @@ LARGE_BYTES = 131_072
 Answers = list[Refusal | None]
 
 
-class Unknown(Exception):  # noqa: N818  (it is an answer to be looked up, not an error to be shown)
+class Unknown(Exception):
     """COMMIT raised: the batch may be in or not. `commits` is what the store's counter says if it is."""
 
     def __init__(self, commits: int, answers: Answers) -> None:
@@ -214,7 +214,12 @@ def _conflict(db: sqlite3.Connection, commit: Commit) -> Refusal | None:
         for write in commit.writes:
             if type(write) is Envelope and (refusal := _message_in_the_way(db, write)):
                 return refusal
-    except (Undecodable, ValueError, OverflowError, TypeError) as error:  # The other one is damaged, or this one cannot be looked for.
+    except (
+        Undecodable,
+        ValueError,
+        OverflowError,
+        TypeError,
+    ) as error:  # The other one is damaged, or this one cannot be looked for.
         return Rejected(str(error))
     return None
 

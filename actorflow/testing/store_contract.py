@@ -1,31 +1,22 @@
-"""What every `Store` must do, as tests to be run against yours.
-
-`StoreContract` says it in sentences. `machine` makes a Hypothesis state machine that compares a store with `MemoryStore`, the
-executable specification, under random sequences of commits, reopenings and old fences, looking at everything that can be read
-after each step.
+"""What every `Store` must do, in sentences, as tests to be run against yours.
 
     class TestMyStore(StoreContract):
         @pytest.fixture
         def make(self, tmp_path):
             return lambda: MyStore(tmp_path / "store")  # each one over the same data
 
-    TestMyStoreBehavesLikeMemory = machine(MyStore, backend="asyncio").TestCase
+    TestMyStoreBehavesLikeMemory = machine(lambda place: MyStore(place / "store"), backend="asyncio").TestCase
+
+`machine` is in `actorflow.testing.store_machine`.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack
-from functools import partial
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import pytest
-from anyio.from_thread import start_blocking_portal
-from attrs import evolve, frozen
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from attrs import evolve
 
 from actorflow.errors import FenceLost, StoreStopped
 from actorflow.records import (
@@ -35,13 +26,8 @@ from actorflow.records import (
     Commit,
     Consume,
     Duplicate,
-    Entry,
-    Envelope,
-    Event,
-    Lease,
     Loaded,
     Prune,
-    Refusal,
     Rejected,
     Run,
     RunQuery,
@@ -49,56 +35,15 @@ from actorflow.records import (
     SetCursor,
     SetEnd,
     SetRound,
-    SetState,
     SetView,
     Taken,
     Wake,
     Write,
 )
 from actorflow.stores import Store
-from actorflow.stores.memory import MemoryStore
+from actorflow.testing.samples import Held, a_message, a_run, an_entry, waiting
 
 T = TypeVar("T")
-
-
-def a_run(id: int = 1, key: str | None = None, **values: Any) -> Run:
-    """A run to start with."""
-    return evolve(Run(id=id, kind="order", key=key or f"k{id}", status="waiting", input=b'{"n":1}'), **values)
-
-
-def an_entry(run: int = 1, name: str = "charge", **values: Any) -> Entry:
-    """An entry: a step that went well in the trunk, unless said otherwise."""
-    plain = Entry(run, 0, "step", "", name, 0, "ok", 1, 1.0, None, b"[]", b"1", None)
-    return plain._replace(**values)
-
-
-def a_message(id: int = 1, run: int = 1, **values: Any) -> Envelope:
-    """A message without a key from a client, unless said otherwise."""
-    return Envelope(id, run, "paid", None, b"{}", "", 1.0, None, None)._replace(**values)
-
-
-def waiting(run: int = 1, wake_at: float | None = None, **values: Any) -> SetState:
-    """The run waits."""
-    return evolve(SetState(run=run, status="waiting", reason=None, wake_at=wake_at, crashes=0, at=2.0), **values)
-
-
-@frozen
-class Held:
-    """An open store and its lease, with a short way to commit."""
-
-    store: Store
-    lease: Lease
-
-    async def commit(self, *commits: Sequence[Write] | Commit) -> list[Refusal | None]:
-        """Commit a batch; plain sequences of writes have no chain."""
-        batch = [commit if isinstance(commit, Commit) else Commit(tuple(commit)) for commit in commits]
-        return await self.store.commit(batch, fence=self.lease.fence)
-
-    async def loaded(self, run: int = 1) -> Loaded:
-        """What resuming a run needs; it must be there."""
-        loaded = await self.store.load(run)
-        assert loaded is not None
-        return loaded
 
 
 @pytest.mark.anyio
@@ -296,7 +241,8 @@ class StoreContract:
         await held.commit([Prune(1), Prune(2)])
 
         loaded = await held.loaded()
-        assert loaded == Loaded(run=Run(id=1, kind="order", key="k1", status="completed", ended_at=3.0), entries=[], mailbox=[], cursors=[], children=[])  # fmt: skip
+        tombstone = Run(id=1, kind="order", key="k1", status="completed", ended_at=3.0)
+        assert loaded == Loaded(run=tombstone, entries=[], mailbox=[], cursors=[], children=[])
         assert [event.entry.run for event in await held.store.events()] == [2]
         assert await held.store.message(1, "k") is None
         assert isinstance((await held.commit([a_run(3, "k1")]))[0], Taken)
@@ -417,206 +363,3 @@ class StoreContract:
 
         assert await held.loaded() == before
         assert await held.commit([a_run(2)]) == [None]
-
-
-# --- the comparison with memory ---------------------------------------------------------------------------------------
-
-_runs = st.integers(1, 5)
-_moments = st.sampled_from([None, 0.0, 1.0, 2.5])
-_payloads = st.binary(max_size=3)
-_maybe = st.none() | _payloads
-_branches = st.sampled_from(["", "/c#0", "/c#0/d#1", "/c#01", "/d#1"])
-_statuses = st.sampled_from(["pending", "running", "waiting", "paused", "undoing", "completed", "failed"])
-_kinds = st.sampled_from(["step", "checkpoint", "checkpoint", "patch", "try", "undo", "start", "started", "accepted"])
-
-_new_runs = st.builds(
-    Run,
-    id=st.integers(1, 6),
-    kind=st.sampled_from(["a", "b"]),
-    key=st.sampled_from(["x", "y", "z%"]),
-    status=_statuses,
-    wake_at=_moments,
-    parent=st.none() | _runs,
-    detached=st.booleans(),
-    input=_payloads,
-    view=_maybe,
-    report=_maybe,
-)
-_entries = st.builds(
-    Entry,
-    run=_runs,
-    round=st.integers(0, 1),
-    kind=_kinds,
-    branch=_branches,
-    name=st.sampled_from(["c", "d"]),
-    n=st.integers(0, 1),
-    status=st.sampled_from(["ok", "ok", "failed"]),
-    attempt=st.just(1),
-    at=st.just(1.0),
-    due_at=_moments,
-    input=_maybe,
-    outcome=_maybe,
-    ref=st.sampled_from([None, "m:f"]),
-)
-_messages = st.builds(
-    Envelope,
-    id=st.integers(1, 12),
-    run=_runs,
-    type=st.sampled_from(["t", "~t"]),
-    key=st.sampled_from([None, "k", "l"]),
-    body=_payloads,
-    sender=st.just(""),
-    sent_at=st.just(1.0),
-    due_at=_moments,
-    reply_to=st.none() | _runs,
-)
-_states = st.builds(
-    SetState,
-    run=_runs,
-    status=_statuses,
-    reason=st.none(),
-    wake_at=_moments,
-    crashes=st.integers(0, 2),
-    at=st.just(3.0),
-)
-_others = st.one_of(
-    _states,
-    st.builds(SetView, _runs, _payloads),
-    st.builds(SetRound, _runs, st.integers(0, 1), _payloads),
-    st.builds(SetEnd, run=_runs, outcome=_maybe, report=_maybe, ended_at=_moments),
-    st.builds(Wake, _runs, st.sampled_from([0.0, 1.0, 2.0])),
-    st.builds(Consume, st.integers(1, 12), _maybe),
-    st.builds(Bury, _runs),
-    st.builds(SetCursor, _runs, st.integers(0, 1), _branches, st.integers(0, 1), _maybe),
-    st.builds(SetAsideEntries, _runs, st.lists(st.integers(0, 20), max_size=3).map(tuple)),  # places among the events
-    st.builds(Prune, _runs),
-)
-_writes = st.lists(st.one_of(_new_runs, _entries, _messages, _others, _others), max_size=5).map(tuple)
-_batches = st.lists(st.tuples(_writes, st.none() | st.integers(0, 2)), max_size=5)
-
-
-class _Side:
-    """One of the two stores that are compared."""
-
-    def __init__(self, make: Callable[[], Store]) -> None:
-        self.make = make
-        self.store = make()
-        self.lease: Lease
-        self.chains = [Chain() for _ in range(3)]
-        self.seqs: list[int] = []
-
-    async def open(self, now: float) -> tuple[int, int, int]:
-        self.store = self.make()
-        self.lease = await self.store.open(now=now)
-        return self.lease.run_id_last, self.lease.message_id_last, self.lease.interrupted
-
-    async def commit(self, batch: list[tuple[tuple[Write, ...], int | None]]) -> list[object]:
-        commits = [
-            Commit(tuple(self._with_seqs(write) for write in writes), None if chain is None else self.chains[chain])
-            for writes, chain in batch
-        ]
-        answers = await self.store.commit(commits, fence=self.lease.fence)
-        return ["rejected" if isinstance(answer, Rejected) else answer for answer in answers]
-
-    def _with_seqs(self, write: Write) -> Write:
-        """Places among the events as the numbers that this store gave them: gaps mean nothing, so they may differ."""
-        if isinstance(write, SetAsideEntries):
-            return SetAsideEntries(write.run, tuple(self.seqs[place] for place in write.seqs if place < len(self.seqs)))
-        return write
-
-    def _places(self, events: Sequence[Event]) -> list[tuple[int, Entry]]:
-        return [(self.seqs.index(seq), entry) for seq, entry in events]
-
-    async def all_that_can_be_read(self) -> dict[str, object]:
-        store = self.store
-        events = await store.events()
-        self.seqs = [event.seq for event in events]
-        assert self.seqs == sorted(set(self.seqs))
-        seen: dict[str, object] = {
-            "events": [event.entry for event in events],
-            "runs": await store.runs(RunQuery()),
-            "paused": await store.runs(RunQuery(status="paused", key_prefix="z")),
-            "children": await store.runs(RunQuery(parent=1, limit=2)),
-            "counts": await store.counts(),
-            "due": await store.due(after=(0.5, 0), limit=3),
-            "dead": await store.dead_letters(),
-            "found": [await store.find(Address(kind, "x")) for kind in ("a", "b")],
-            "chains": [chain.broken for chain in self.chains],
-        }
-        for run in range(1, 6):
-            loaded = await store.load(run)
-            if loaded is not None:
-                seen[f"entries {run}"] = self._places(loaded.entries)
-                seen[f"loaded {run}"] = evolve(loaded, entries=())
-            seen[f"undoable {run}"] = self._places(await store.undoable(run, 0))
-            seen[f"history {run}"] = self._places(await store.history(run, limit=4))
-            seen[f"message {run}"] = await store.message(run, "k"), await store.dead_letters(run=run, limit=1)
-        return seen
-
-
-def machine(make: Callable[[Path], Store], *, backend: str) -> type[RuleBasedStateMachine]:
-    """A state machine that drives the store that *make* builds in an empty directory, and a `MemoryStore`, side by side.
-
-    Args:
-        make: Called again for the same directory, it must build a store over the same data.
-        backend: "asyncio" or "trio".
-    """
-
-    class EveryStoreBehavesLikeMemory(RuleBasedStateMachine):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stack = ExitStack()
-            self.portal = self.stack.enter_context(start_blocking_portal(backend))
-            place = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
-            memory = MemoryStore()
-            self.sides = _Side(lambda: make(place)), _Side(lambda: MemoryStore(share=memory))
-            self.now = 1.0
-            self.both(lambda side: side.open(self.now))
-
-        def both(self, act: Callable[[_Side], Awaitable[object]]) -> None:
-            """Do the same on both sides, and see the same."""
-            tried, specified = (self.portal.call(partial(act, side)) for side in self.sides)
-            assert tried == specified
-
-        @rule(batch=_batches)
-        def commit(self, batch: list[tuple[tuple[Write, ...], int | None]]) -> None:
-            self.both(lambda side: side.commit(batch))
-
-        @rule()
-        def new_chains(self) -> None:
-            for side in self.sides:
-                side.chains = [Chain() for _ in range(3)]
-
-        @rule()
-        def reopen(self) -> None:
-            self.now += 1.0
-
-            async def again(side: _Side) -> object:
-                await side.store.close()
-                return await side.open(self.now)
-
-            self.both(again)
-
-        @rule(batch=_batches)
-        def commit_with_an_old_fence(self, batch: list[tuple[tuple[Write, ...], int | None]]) -> None:
-            async def late(side: _Side) -> object:
-                with pytest.raises(FenceLost):
-                    await side.store.commit([Commit(writes) for writes, _ in batch], fence=side.lease.fence - 1)
-                return None
-
-            self.both(late)
-
-        @rule()
-        def tidy(self) -> None:
-            self.both(lambda side: side.store.tidy())
-
-        @invariant()
-        def all_that_can_be_read_is_the_same(self) -> None:
-            self.both(lambda side: side.all_that_can_be_read())
-
-        def teardown(self) -> None:
-            for side in self.sides:
-                self.portal.call(side.store.close)
-            self.stack.close()
-
-    return EveryStoreBehavesLikeMemory

@@ -1,0 +1,76 @@
+"""What a program does with runs, wherever they are: start one, get a handle, look for some. `Runtime` and `Client` have it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, TypeVar
+
+from actorflow import records
+from actorflow.actor import Actor
+from actorflow.address import Address, Run
+from actorflow.clock import Duration, seconds
+from actorflow.operations import OnConflict, Operations, Page
+from actorflow.policies.limits import checked_key
+from actorflow.records import RunQuery
+from actorflow.workflow import Workflow
+
+A = TypeVar("A", bound=Actor)
+W = TypeVar("W", bound=Workflow[Any])
+
+
+class Front:
+    """The typed face of `Operations`."""
+
+    @property
+    def operations(self) -> Operations:
+        """All acts of clients and operators, by encoded values: what handles and sockets speak to."""
+        raise NotImplementedError
+
+    def _met(self, actor: type[Actor]) -> None:
+        """A class was used here."""
+
+    async def start(
+        self, workflow: W, *, key: str, on_conflict: OnConflict = "join", deadline: Duration | None = None
+    ) -> Run[W]:
+        """Accept a run; it is durable on return and will come to its end, whatever happens to this process.
+
+        Args:
+            workflow: An instance as a template: its fields are encoded now, and a fresh copy runs.
+            key: Names the run, and makes this call repeatable.
+            on_conflict: A used key with equal input: "join" returns that run, "reject" raises.
+            deadline: Cancel it (and undo) when that time has passed, restarts included.
+
+        Raises:
+            KeyTaken: The key was used for another input.
+            RunPruned: It was used for a run that is gone.
+            UnknownKind, BadKey, NotEncodable, TooLarge: Refused at the door.
+        """
+        self._met(type(workflow))
+        kind = type(workflow).__kind_info__()
+        at = records.Address(kind.name, checked_key(key))
+        deadline_s = None if deadline is None else seconds(deadline)
+        fields = kind.encode(workflow)
+        request = uuid.uuid4().hex if on_conflict == "reject" else ""
+        await self.operations.start(at, input=fields, on_conflict=on_conflict, deadline_s=deadline_s, request=request)
+        return Run(type(workflow), key, self.operations)
+
+    def at(self, actor: type[A], key: str) -> Address[A]:
+        """The actor of that class with that key."""
+        self._met(actor)
+        return Address(actor, key, self.operations)
+
+    def run(self, workflow: type[W], key: str) -> Run[W]:
+        """The run of that class with that key; whether there is one is found out by the first verb."""
+        self._met(workflow)
+        return Run(workflow, key, self.operations)
+
+    async def runs(self, query: RunQuery | None = None, /, **filters: Any) -> Page:
+        """Runs that match, newest first, a page at a time: pass `before_id=page.next` for the next one.
+
+        Filters: kind, status, reason, key_prefix, created_after, created_before, limit (up to 1,000).
+        """
+        return await self.operations.runs(query or RunQuery(**filters))
+
+    async def counts(self) -> dict[str, int]:
+        """How many runs there are in each status."""
+        return await self.operations.counts()

@@ -1,0 +1,103 @@
+"""Faults of a store, on purpose: the power goes at the N-th commit, an acknowledgement is lost, another holder takes over.
+
+`FaultStore` wraps any store. After a `PowerCut` nothing of that process reaches the data any more, whatever its tasks still
+do on their way out; a test then makes another store over the same data and another runtime, as the next process would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import anyio
+from attrs import define, field, frozen
+
+from actorflow.errors import StoreUnavailable
+from actorflow.records import Commit, Lease, Refusal
+from actorflow.stores import Store
+
+Mode = Literal["before", "after", "unavailable", "lost_ack", "delay", "zombie"]
+"""What happens at a commit.
+
+before, after: the power goes, and the batch is not, or is, on the disk (it is one transaction, so a torn one is none).
+unavailable: nothing is written, and it may be repeated. lost_ack: it is written, then told as unavailable; repeating it gives
+the first answers, as a store does that looks its commit up. delay: it takes a while. zombie: another holder took the store.
+"""
+
+
+class PowerCut(BaseException):
+    """The process is dead from here on. No `Exception`: nothing may handle it."""
+
+
+@frozen
+class Fault:
+    """What happens at which commit call, counted from 1."""
+
+    at: int
+    mode: Mode
+    delay_s: float = 1.0
+
+
+@define(eq=False)
+class FaultStore:
+    """A store with faults to come. Everything else goes through."""
+
+    store: Store
+    faults: Sequence[Fault] = ()
+    commits: int = field(default=0, init=False)  #: commit calls so far
+    dead: bool = field(default=False, init=False)  #: the power has gone
+    _unacknowledged: list[tuple[Commit, Refusal | None]] = field(factory=list[tuple[Commit, Refusal | None]], init=False)
+
+    @property
+    def url(self) -> str:
+        return self.store.url
+
+    def cut(self) -> PowerCut:
+        """From now on nothing reaches the data; raise what this returns."""
+        self.dead = True
+        return PowerCut(f"the power went at commit {self.commits}")
+
+    async def open(self, *, now: float, standby: bool = False) -> Lease:
+        return await self.store.open(now=now, standby=standby)
+
+    async def commit(self, batch: Sequence[Commit], *, fence: int) -> list[Refusal | None]:
+        """See `Store.commit`; or what was planned for this call."""
+        if self.dead:
+            raise self.cut()
+        self.commits += 1
+        fault = next((fault for fault in self.faults if fault.at == self.commits), None)
+        match fault:
+            case Fault(mode="before"):
+                raise self.cut()
+            case Fault(mode="after"):
+                await self._commit(batch, fence=fence)
+                raise self.cut()
+            case Fault(mode="unavailable"):
+                raise StoreUnavailable("the disk is full, says the fault injector. Nothing was written.")
+            case Fault(mode="lost_ack"):
+                self._unacknowledged = list(zip(batch, await self._commit(batch, fence=fence), strict=True))
+                raise StoreUnavailable("the acknowledgement was lost, says the fault injector.")
+            case Fault(mode="delay", delay_s=delay_s):
+                await anyio.sleep(delay_s)
+            case Fault(mode="zombie"):
+                await self.store.open(now=0.0)  # Raises the fence: ours is worth nothing from here on.
+            case _:
+                pass
+        return await self._commit(batch, fence=fence)
+
+    async def _commit(self, batch: Sequence[Commit], *, fence: int) -> list[Refusal | None]:
+        known, self._unacknowledged = self._unacknowledged, []
+        again = {id(commit): answer for commit, answer in known}
+        new = [commit for commit in batch if id(commit) not in again]
+        answers = iter(await self.store.commit(new, fence=fence))
+        return [again[id(commit)] if id(commit) in again else next(answers) for commit in batch]
+
+    async def close(self) -> None:
+        if not self.dead:
+            await self.store.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """All that only reads."""
+        if self.dead:
+            raise self.cut()
+        return getattr(self.store, name)

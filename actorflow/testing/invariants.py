@@ -1,0 +1,170 @@
+"""What must be true of a store's rows after any crash, and of any run that has ended. A list of violations, empty if all is well.
+
+Everything is read through the `Store` protocol, so the same look works on every store.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextvars import copy_context
+
+from attrs import frozen
+
+from actorflow.actor import Actor, Fields, Kind
+from actorflow.failures import encode_failure
+from actorflow.kernel.journal import DELIVERED
+from actorflow.kernel.requests import Finished
+from actorflow.kernel.turn import Turn
+from actorflow.records import ENDED, Envelope, Event, Loaded, Run, RunQuery
+from actorflow.step import Mark, current
+from actorflow.stores import Store
+
+OUTCOMES = frozenset(("ok", "failed", "timeout", "interrupted", "cancelled"))
+LAST = frozenset(("completed", "failed", "cancelled"))
+
+
+@frozen
+class Rows:
+    """All there is of one run."""
+
+    run: Run
+    past: Sequence[Event]
+    loaded: Loaded
+    set_aside: frozenset[int]  #: seqs of entries that an operator set aside
+
+    def __str__(self) -> str:
+        return str(self.run.address)
+
+
+async def rows_of(store: Store) -> list[Rows]:
+    """The rows of every run in an open store."""
+    found = []
+    for light in reversed(await store.runs(RunQuery(limit=1_000))):
+        loaded = await store.load(light.id)
+        assert loaded is not None
+        past = await store.history(light.id, limit=100_000)
+        found.append(Rows(loaded.run, past, loaded, _set_aside(past, loaded)))
+    return found
+
+
+def _set_aside(past: Sequence[Event], loaded: Loaded) -> frozenset[int]:
+    """Entries of this round that replay would see if they had not been set aside."""
+    seen = {event.seq for event in loaded.entries}
+    folds = [_scope(e) for e in loaded.entries if e.entry.kind == "checkpoint"]
+    return frozenset(
+        seq
+        for seq, entry in past
+        if entry.kind in DELIVERED and entry.round == loaded.run.round and seq not in seen and not _inside(entry.branch, folds)
+    )
+
+
+def _scope(event: Event) -> str:
+    return f"{event.entry.branch}/{event.entry.name}#{event.entry.n}"
+
+
+def _inside(branch: str, scopes: Iterable[str]) -> bool:
+    return any(branch == scope or branch.startswith((scope + "/", scope + ".")) for scope in scopes)
+
+
+def violations(rows: Sequence[Rows]) -> list[str]:
+    """What must hold at any moment, just after a crash, too."""
+    return [f"{each}: {line}" for each in rows for rule in (_twice, _after_close, _after_end, _asleep) for line in rule(each)]
+
+
+def _twice(rows: Rows) -> Iterable[str]:
+    outcomes = Counter(
+        (entry.round, entry.branch, entry.name, entry.n)
+        for seq, entry in rows.past
+        if (entry.kind in DELIVERED or (entry.kind == "undo" and entry.status != "failed"))
+        and (entry.status in OUTCOMES or entry.kind == "undo")
+        and seq not in rows.set_aside
+        and entry.round == rows.run.round
+    )
+    return (f"{call} has {count} outcomes" for call, count in outcomes.items() if count > 1)
+
+
+def _after_close(rows: Rows) -> Iterable[str]:
+    closed: list[str] = []
+    for event in rows.past:
+        seq, entry = event
+        if entry.round != rows.run.round or seq in rows.set_aside:
+            continue
+        if entry.kind in DELIVERED and _inside(entry.branch, closed):
+            yield f"entry {seq} ({entry.kind} {entry.identity}) comes after its scope was closed"
+        if entry.kind in ("gather", "checkpoint") and entry.status == "ok":
+            closed.append(_scope(event))
+
+
+def _after_end(rows: Rows) -> Iterable[str]:
+    ends = [event for event in rows.past if event.entry.kind in LAST]
+    if rows.run.status not in ENDED:
+        if ends:
+            yield f"it is {rows.run.status}, and yet entry {ends[0].seq} says {ends[0].entry.kind}"
+        return
+    if [event.entry.kind for event in ends] != [rows.run.status]:
+        yield f"it is {rows.run.status}, and its log says {[event.entry.kind for event in ends]}"
+    elif rows.past[-1] is not ends[0] and rows.past[-1].entry.kind != "dead":
+        yield f"{rows.past[-1].entry.kind} {rows.past[-1].entry.identity} was recorded after it ended"
+    if rows.run.wake_at is not None:
+        yield f"it has ended and would wake at {rows.run.wake_at}"
+    if pending := [message for message in rows.loaded.mailbox if not _of_the_system(message)]:
+        yield f"it has ended with {len(pending)} pending messages"
+    if rows.run.outcome is None:
+        yield "it has ended without an outcome"
+
+
+def _of_the_system(message: Envelope) -> bool:
+    return message.type.startswith("~")
+
+
+def _asleep(rows: Rows) -> Iterable[str]:
+    if rows.run.status in ("running", "undoing", "pending") and rows.run.wake_at is None:
+        yield f"it is {rows.run.status} and nothing would wake it"
+    timers = [e.due_at for _, e in rows.loaded.entries if e.kind == "timer" and e.due_at is not None and not _answered(rows, e.identity)]
+    if rows.run.status == "waiting" and timers and (rows.run.wake_at is None or rows.run.wake_at > min(timers)):
+        yield f"it waits for {min(timers)} and would wake at {rows.run.wake_at}"
+
+
+def _answered(rows: Rows, identity: object) -> bool:
+    return any(e.identity == identity and e.kind in DELIVERED for _, e in rows.loaded.entries) or any(
+        e.identity == identity and e.kind in DELIVERED for _, e in rows.past
+    )
+
+
+def replays(rows: Sequence[Rows], actors: Sequence[type[Actor]]) -> list[str]:
+    """Runs that completed, or failed by their code, driven once more: each must come to the same end, asking for nothing."""
+    kinds = {actor.__kind_info__().name: actor.__kind_info__() for actor in actors}
+    return [f"{each}: {line}" for each in rows if each.run.status in ("completed", "failed") for line in _replay(each, kinds[each.run.kind])]
+
+
+def _replay(rows: Rows, kind: Kind) -> Iterable[str]:
+    run = rows.run
+    if any(event.entry.kind == "cancelling" for event in rows.past):
+        return  # Its code was dropped somewhere on its way.
+    instance = kind.build(run.fields if run.fields is not None else run.input, key=run.key)
+    context = copy_context()
+    context.run(current.set, Mark())
+    turn = Turn(
+        instance.run(), context, rows.loaded.entries, state=Fields(kind, instance), instance=instance, seed=f"{run.seed}/{run.round}"
+    )
+    stretch = turn.begin()
+    if stretch.notes:
+        yield f"replay notes {stretch.notes[0]}, which was not recorded"
+    match stretch.end:
+        case Finished(value, None) if run.status == "completed":
+            again = kind.outcome.encode(value, "result")
+            if again != run.outcome:
+                yield f"replay gives {again!r}, live gave {run.outcome!r}"
+        case Finished(_, Exception() as error) if run.status == "failed":
+            if (again_text := _text(encode_failure(error))) != (first := _text(run.outcome or b"")):
+                yield f"replay fails with {again_text!r}, live failed with {first!r}"
+        case end:
+            yield f"it {run.status}, and replay comes to {end!r} and asks for {[str(asked) for asked in stretch.asks]}"
+
+
+def _text(failure: bytes) -> str:
+    """Its type and message: a traceback may differ in its lines."""
+    from actorflow.failures import describe_failure  # noqa: PLC0415
+
+    return describe_failure(failure)

@@ -1,0 +1,222 @@
+"""Scenarios: what a client does with some workflows, once without faults and then with a crash at every commit.
+
+A `Scenario` is a script for the client. It is run again from its top after each crash, so it gives everything a key, as a
+client must. A crash may change how often something is tried, and nothing else: not the result, not what was recorded, and no
+step may run whose outcome was recorded. `World` is what survives a crash: the store's data, and the ledger of effects.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import anyio
+from attrs import define, evolve, field, frozen
+
+from actorflow.actor import Actor
+from actorflow.clock import Chance, Clock
+from actorflow.policies.limits import Limits
+from actorflow.records import Run
+from actorflow.runtime import Runtime
+from actorflow.step import current_step
+from actorflow.stores.memory import MemoryStore
+from actorflow.testing.clock import Backend, LoopClock, run_virtual
+from actorflow.testing.faults import Fault, FaultStore, PowerCut
+from actorflow.testing.invariants import Rows, replays, rows_of, violations
+
+LIVES_MAX = 20
+
+
+@define(eq=False)
+class World:
+    """What survives a crash, and what is asked about it afterwards."""
+
+    memory: MemoryStore = field(factory=MemoryStore)
+    effects: Counter[str] = field(factory=Counter[str])  #: how often each idempotency key had its effect
+    tries: list[tuple[str, int]] = field(factory=list[tuple[str, int]])  #: (key, attempt), in order
+    marks: list[Any] = field(factory=list[Any])  #: whatever a test wants to remember
+    crashes: int = 0
+    store: FaultStore = field(init=False)
+    recorded_first: list[str] = field(factory=list[str])  #: steps that ran although their outcome was recorded
+
+    def _recorded(self, key: str) -> bool:
+        """True if the store holds an outcome of the step with that idempotency key."""
+        data = self.memory._memory  # noqa: SLF001  (synchronous: an effect must see the store as it is at this instant)
+        return any(
+            entry.kind == "step"
+            and seq not in data.aside
+            and key == f"{data.store_id}/{self._of(data.runs[entry.run])}/{entry.round}/{entry.branch}/{entry.name}/{entry.n}"
+            for seq, entry in data.entries.items()
+        )
+
+    @staticmethod
+    def _of(run: Run) -> str:
+        return f"{run.kind}/{run.key}"
+
+
+_world: ContextVar[World] = ContextVar("actorflow_world")
+
+
+def world() -> World:
+    """The world in which this step runs."""
+    return _world.get()
+
+
+def effect() -> int:
+    """This step has its effect on the world now; returns how often it had it, this time included."""
+    here, info = _world.get(), current_step()
+    if here.store.dead:
+        raise PowerCut("a dead process has no effects")
+    key = info.key.partition("/")[2]
+    if here._recorded(info.key):  # noqa: SLF001
+        here.recorded_first.append(f"{key} ran again, although its outcome is recorded")
+    here.effects[key] += 1
+    here.tries.append((key, info.attempt))
+    return here.effects[key]
+
+
+Script = Callable[[Runtime, World], Awaitable[Any]]
+
+
+@frozen(kw_only=True)
+class Scenario:
+    """What is crashed."""
+
+    name: str
+    actors: Sequence[type[Actor]]
+    script: Script  #: repeatable; what it returns must not depend on crashes
+    limits: Limits = Limits()
+    deadline_s: float = 10_000.0  #: in virtual time: whoever has not ended by then never will
+    expect: Callable[[World, list[Rows]], object] | None = None  #: further assertions once all is over
+    same_effects: bool = True  #: a crash changes how often a step runs, not which ones
+    clock: Callable[[], Clock] = LoopClock
+
+
+@frozen
+class Outcome:
+    """What came of one telling of the scenario."""
+
+    result: Any
+    commits: int
+    effects: frozenset[str]
+    crashes: int
+
+
+class Failed(AssertionError):
+    """A crash changed what it must not; says how to get there again."""
+
+
+async def tell(scenario: Scenario, lives: Sequence[Sequence[Fault]], *, downtime_s: float = 0.0) -> Outcome:
+    """Play a scenario to its end, life after life; life N has the faults *lives[N]*, later ones none.
+
+    Raises:
+        AssertionError: Something is not as it must be.
+    """
+    world = World()
+    commits, result = 0, None
+    for number in range(LIVES_MAX):
+        store = world.store = FaultStore(MemoryStore(share=world.memory), lives[number] if number < len(lives) else ())
+        crashed, result = await _live(scenario, world, store)
+        commits = max(commits, store.commits)
+        rows = await _rows(world)
+        _none(violations(rows), "the rows are inconsistent")
+        _none(world.recorded_first, "a recorded step ran again")
+        if not crashed:
+            break
+        world.crashes += 1
+        await anyio.sleep(downtime_s)
+    else:
+        raise AssertionError(f"it came to no end in {LIVES_MAX} lives")
+    _none(replays(rows, scenario.actors), "replay is not as live")
+    if scenario.expect is not None:
+        scenario.expect(world, rows)
+    return Outcome(result, commits, frozenset(world.effects), world.crashes)
+
+
+def _none(lines: Iterable[str], what: str) -> None:
+    found = list(lines)
+    assert not found, f"{what}: " + "; ".join(found)
+
+
+async def _rows(world: World) -> list[Rows]:
+    """Read as the next process would, without claiming anything."""
+    store = MemoryStore(share=world.memory)
+    store._opened = True  # noqa: SLF001  (`open` would count a crash)
+    return await rows_of(store)
+
+
+async def _live(scenario: Scenario, world: World, store: FaultStore) -> tuple[bool, Any]:
+    """One life of the process: True and nothing if it crashed, else False and what the script returned."""
+    _world.set(world)
+    result = None
+    try:
+        async with Runtime(
+            actors=scenario.actors, store=store, clock=scenario.clock(), chance=Chance(7), limits=scenario.limits
+        ) as runtime:
+            with anyio.fail_after(scenario.deadline_s):
+                result = await scenario.script(runtime, world)
+    except (PowerCut, Exception, BaseExceptionGroup):
+        if not store.dead:
+            raise
+    return store.dead, result
+
+
+def play(scenario: Scenario, backend: Backend, *lives: Sequence[Fault], seed: int | None = None, downtime_s: float = 0.0) -> Outcome:
+    """`tell` in virtual time; an error says how to get there again."""
+    try:
+        return run_virtual(lambda: tell(scenario, lives, downtime_s=downtime_s), backend=backend, seed=seed)
+    except BaseException as error:
+        shown = ", ".join(f"[{' '.join(f'{fault.mode} commit {fault.at}' for fault in faults)}]" for faults in lives)
+        raise Failed(
+            f"{scenario.name} on {backend}, faults by life: {shown or 'none'}, seed {seed}, downtime {downtime_s} s: {_shown(error)}"
+        ) from error
+
+
+def _shown(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_shown(each) for each in error.exceptions)
+    return f"{type(error).__name__}: {error}"
+
+
+def enumerate_crashes(
+    scenario: Scenario, backend: Backend, *, points_max: int = 40, pairs: int = 3, seed: int = 0, downtime_s: float = 0.0
+) -> int:
+    """Crash a scenario before and after each of its commits, then twice in a row at random. Returns how many crashes that was.
+
+    Args:
+        scenario: What to crash.
+        backend: On which loop.
+        points_max: How many crash points at most; with more commits they are drawn by *seed*.
+        pairs: How many pairs of random crashes, with a shuffled order of tasks.
+        seed: Of everything drawn here; a failure tells it.
+        downtime_s: How long nobody runs after a crash.
+
+    Raises:
+        Failed: A crash changed what it must not.
+    """
+    calm = play(scenario, backend)
+    chance = random.Random(f"{scenario.name}/{seed}")  # noqa: S311
+    points = [Fault(at, mode) for at in range(1, calm.commits + 1) for mode in ("before", "after")]
+    if len(points) > points_max:
+        points = sorted(chance.sample(points, points_max), key=lambda fault: fault.at)
+    crashes = 0
+    for point in points:
+        crashes += _compared(scenario, calm, play(scenario, backend, [point], downtime_s=downtime_s), f"{point.mode} commit {point.at}")
+    for _ in range(pairs):
+        lives = [[evolve(chance.choice(points), at=chance.randint(1, calm.commits))] for _ in range(2)]
+        again = play(scenario, backend, *lives, seed=chance.getrandbits(32), downtime_s=downtime_s)
+        crashes += _compared(scenario, calm, again, f"seed {seed}, {lives}")
+    return crashes
+
+
+def _compared(scenario: Scenario, calm: Outcome, crashed: Outcome, where: str) -> int:
+    if crashed.result != calm.result:
+        raise Failed(f"{scenario.name}, crash {where}: the result is {crashed.result!r}, without a crash {calm.result!r}")
+    if scenario.same_effects and crashed.effects != calm.effects:
+        raise Failed(
+            f"{scenario.name}, crash {where}: other steps had effects: {sorted(crashed.effects ^ calm.effects)} (of {sorted(calm.effects)})"
+        )
+    return crashed.crashes

@@ -1,0 +1,93 @@
+"""A mailbox keeps the order of acceptance, shows nothing before its moment, and counts places that are promised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actorflow.kernel.mailbox import Mailbox
+from actorflow.records import Envelope
+
+
+def envelope(id: int, type: str = "note", *, due_at: float | None = None) -> Envelope:
+    return Envelope(id, 1, type, None, b"null", "", 0.0, due_at, None)
+
+
+def of_type(type: str) -> Callable[[Envelope], bool]:
+    return lambda envelope: envelope.type == type
+
+
+def anything(_: Envelope) -> bool:
+    return True
+
+
+def test_the_oldest_message_is_taken_first_whatever_order_it_was_loaded_in() -> None:
+    mailbox = Mailbox([envelope(3), envelope(1), envelope(2)])
+    mailbox.put(envelope(4))
+
+    assert [e.id for e in mailbox.all()] == [1, 2, 3, 4]
+    assert mailbox.oldest(anything, now=0.0) == envelope(1)
+
+
+def test_a_message_that_is_not_wanted_stays_where_it_is() -> None:
+    mailbox = Mailbox([envelope(1, "note"), envelope(2, "call"), envelope(3, "call")])
+
+    assert mailbox.oldest(of_type("call"), now=0.0) == envelope(2, "call")
+    assert mailbox.oldest(of_type("letter"), now=0.0) is None
+    assert len(mailbox) == 3
+
+
+def test_looking_takes_nothing_and_removing_takes_one() -> None:
+    mailbox = Mailbox([envelope(1), envelope(2)])
+
+    assert mailbox.oldest(anything, now=0.0) == mailbox.oldest(anything, now=0.0)
+    mailbox.remove(envelope(1))
+    mailbox.remove(envelope(1))
+
+    assert mailbox.oldest(anything, now=0.0) == envelope(2)
+
+
+def test_a_message_is_not_there_before_its_moment() -> None:
+    mailbox = Mailbox([envelope(1, due_at=10.0), envelope(2)])
+
+    assert mailbox.oldest(anything, now=9.9) == envelope(2)
+    assert mailbox.oldest(anything, now=10.0) == envelope(1, due_at=10.0)
+
+
+def test_the_next_moment_is_the_earliest_that_has_not_come() -> None:
+    mailbox = Mailbox([envelope(1, due_at=30.0), envelope(2, due_at=10.0), envelope(3, due_at=20.0), envelope(4)])
+
+    assert [mailbox.next_due(now=now) for now in (0.0, 10.0, 20.0, 30.0)] == [10.0, 20.0, 30.0, None]
+
+
+def test_the_depth_counts_messages_of_users_and_promised_places() -> None:
+    mailbox = Mailbox([envelope(1), envelope(2, "~child"), envelope(3, due_at=99.0)])
+    mailbox.reserved = 2
+
+    assert mailbox.depth == 4
+    assert len(mailbox) == 3
+
+
+def test_an_empty_mailbox_is_as_deep_as_its_promises() -> None:
+    mailbox = Mailbox()
+    mailbox.reserved = 3
+
+    assert mailbox.depth == 3
+    assert mailbox.oldest(anything, now=0.0) is None
+    assert mailbox.next_due(now=0.0) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.none() | st.floats(0, 10)), max_size=20), st.floats(0, 10))
+def test_taking_all_that_is_wanted_gives_it_in_order_and_leaves_the_rest(messages: list[tuple[str, float | None]], now: float) -> None:
+    envelopes = [envelope(n, type, due_at=due_at) for n, (type, due_at) in enumerate(messages)]
+    mailbox = Mailbox(envelopes)
+
+    taken = []
+    while (found := mailbox.oldest(of_type("a"), now=now)) is not None:
+        mailbox.remove(found)
+        taken.append(found)
+
+    assert taken == [e for e in envelopes if e.type == "a" and (e.due_at is None or e.due_at <= now)]
+    assert mailbox.all() == [e for e in envelopes if e not in taken]
