@@ -21,8 +21,8 @@ from actorflow.errors import BadKey as BadKey
 from actorflow.errors import CallCycle as CallCycle
 from actorflow.errors import ChildFailed as ChildFailed
 from actorflow.errors import Divergence as Divergence
-from actorflow.errors import FateUnknown as FateUnknown
 from actorflow.errors import Fatal as Fatal
+from actorflow.errors import FateUnknown as FateUnknown
 from actorflow.errors import FenceLost as FenceLost
 from actorflow.errors import ForeignAwait as ForeignAwait
 from actorflow.errors import GaveUp as GaveUp

@@ -19,6 +19,7 @@ from attrs import define
 from actorflow.address import Address
 from actorflow.clock import Duration, seconds
 from actorflow.codec import Coder, RecordCoder, coder
+from actorflow.codec.forms import bindings, substitute
 from actorflow.errors import BadDefinition, OutsideTurn
 from actorflow.kernel.branches import here
 from actorflow.step import Step, declaration
@@ -143,10 +144,16 @@ class Actor:
             "passivate_after": None if passivate_after is None else seconds(passivate_after),
             "localns": _local_names(cls),
         }
-        if "/" in cls.__kind__ or not cls.__kind__.isprintable() or len(cls.__kind__.encode()) > 256:
-            raise BadDefinition(f'{cls.__qualname__}: a kind is up to 256 printable bytes without "/", not {cls.__kind__!r}.')
+        if "/" in cls.__kind__ or not cls.__kind__.isprintable() or not 0 < len(cls.__kind__.encode()) <= 256:
+            raise BadDefinition(f'{cls.__qualname__}: a kind is 1 to 256 printable bytes without "/", not {cls.__kind__!r}.')
         _check_class(cls)
-        attrs.define(slots=False, auto_attribs=True, eq=False, kw_only=kw_only, field_transformer=_checked_fields)(cls)
+        try:
+            attrs.define(slots=False, auto_attribs=True, eq=False, kw_only=kw_only, field_transformer=_checked_fields)(cls)
+        except (ValueError, attrs.exceptions.UnannotatedAttributeError) as error:
+            raise BadDefinition(
+                f"{cls.__qualname__} cannot be an actor: {error}. Annotate every field (`total: int = field(...)`), and put "
+                f"fields with defaults last or make the class `kw_only=True`."
+            ) from error
 
     def __setattr__(self, name: str, value: Any) -> None:
         turn = here.turn
@@ -241,7 +248,7 @@ def _kind_info(cls: type[Any]) -> Kind:
     except NameError as error:
         raise BadDefinition(f"{cls.__qualname__}: its annotations cannot be read ({error}). Import the type where the class is.") from error
     stored = [a for a in attrs.fields(cls) if not a.metadata.get(_VOLATILE)]
-    types = {a.name: hints.get(a.name, Any) for a in stored}
+    types = {a.name: _closed(cls, "__annotations__", a.name, hints.get(a.name, Any)) for a in stored}
     for name, of in types.items():
         if _open(of):
             raise BadDefinition(f"{cls.__qualname__}.{name}: {of} is not known. Register a subclass that says it: class X({cls.__name__}[int]).")
@@ -275,6 +282,12 @@ def _receiver(method: Callable[..., Any]) -> str:
     return next(iter(inspect.signature(method).parameters), "self")
 
 
+def _closed(cls: type, where: str, name: str, of: Any) -> Any:
+    """*of* with its type variables replaced by what *cls* says they are; they belong to the base that has *name*."""
+    owner = next((base for base in cls.__mro__ if name in (vars(base).get(where, {}) if where else vars(base))), cls)
+    return substitute(of, bindings(cls).get(owner, {}))
+
+
 def _open(of: Any) -> bool:
     return isinstance(of, TypeVar) or any(_open(arg) for arg in getattr(of, "__args__", ()))
 
@@ -283,8 +296,13 @@ def _result_type(cls: type, localns: dict[str, Any] | None) -> Any:
     run = getattr(cls, "run", None)
     if run is None:
         return Any
-    hints = get_type_hints(run, localns=localns, include_extras=True)
-    returns = hints.get("return", Any)
+    if not inspect.iscoroutinefunction(run) or run.__module__ == "actorflow.workflow":
+        raise BadDefinition(f"{cls.__qualname__} has no run() that can wait. Write `async def run(self) -> ...`.")
+    try:
+        hints = get_type_hints(run, localns=localns, include_extras=True)
+    except NameError as error:
+        raise BadDefinition(f"{cls.__qualname__}.run: its annotations cannot be read ({error}). Import the type where the class is.") from error
+    returns = _closed(cls, "", "run", hints.get("return", Any))
     if _open(returns):
         raise BadDefinition(f"{cls.__qualname__}.run returns {returns}, which is not known. Annotate it in the class that is registered.")
     return returns

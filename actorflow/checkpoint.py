@@ -12,8 +12,8 @@ from attrs import frozen
 from actorflow.actor import Actor
 from actorflow.codec import RecordCoder
 from actorflow.errors import BadDefinition
-from actorflow.kernel.requests import Asked, Checkpoint, Closing
-from actorflow.kernel.turn import Turn, driver
+from actorflow.kernel.requests import Asked, Checkpoint, Closing, State
+from actorflow.kernel.turn import driver
 from actorflow.records import Entry
 from actorflow.step import Step
 
@@ -51,9 +51,9 @@ class _Closed(Closing):
 class _CheckpointCall(Checkpoint):
     """Durable code calls a checkpoint."""
 
-    def __init__(self, declared: _Declared, instance: Actor, arguments: dict[str, Any], turn: Turn) -> None:
-        self.name, self.was = declared.step.name, declared.step.was
-        self._declared, self._instance, self._turn = declared, instance, turn
+    def __init__(self, declared: _Declared, instance: Actor, arguments: dict[str, Any], state: State | None) -> None:
+        self.name, self.was, self.function = declared.step.name, declared.step.was, declared.step.fn
+        self._declared, self._instance, self._state = declared, instance, state
         self._input = declared.step.coder.encode(arguments, f"argument of checkpoint {self.name}")
 
     def input(self) -> bytes:
@@ -81,9 +81,8 @@ class _CheckpointCall(Checkpoint):
         # right one, and neither part is decoded by the other's types.
         at = payload.rindex(b',"~fields":')
         fields = _closing.decode(b"{" + payload[at + 1 :], f"fields of checkpoint {self.name}")[_FIELDS]
-        state = self._turn.state
-        if fields and state is not None:
-            state.assign({name: part.encode() for name, part in fields.items()})
+        if fields and self._state is not None:
+            self._state.assign({name: part.encode() for name, part in fields.items()})
         value = self._declared.step.outcome.decode(payload[len(b'{"value":') : at], f"outcome of checkpoint {self.name}")
         return value, None
 
@@ -125,10 +124,10 @@ def _checkpoint(method: Callable[..., Any], *, name: str | None, was: tuple[str,
 
     @functools.wraps(method)
     async def wrapper(self: Actor, *args: Any, **kwargs: Any) -> Any:
-        turn = driver(f"@checkpoint {declared.step.name}")
+        state = driver(f"@checkpoint {declared.step.name}").state  # Not the turn: its own code must not keep it alive.
         arguments = declared.step.bind((self, *args), kwargs)
         arguments[declared.receiver] = None  # The instance is no input.
-        return await _CheckpointCall(declared, self, arguments, turn)
+        return await _CheckpointCall(declared, self, arguments, state)
 
     return wrapper
 

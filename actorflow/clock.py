@@ -36,7 +36,7 @@ def seconds(duration: Duration) -> float:
         case bool():
             raise BadDuration(duration, "a bool is no number of seconds")
         case int() | float():
-            value = math.copysign(math.inf, duration) if abs(duration) > DURATION_S_MAX else float(duration)
+            value = float(duration) if not abs(duration) > DURATION_S_MAX else math.inf if duration > 0 else -1.0
         case timedelta():
             value = duration.total_seconds()
         case str():

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_type_hints, overload
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_args, get_type_hints, overload
 
 import attrs
 from attrs import define, field, frozen
@@ -22,10 +22,10 @@ from actorflow.codec import Coder, RecordCoder, coder
 from actorflow.errors import BadDefinition, OutsideTurn, StepInsideStep
 from actorflow.failures import decode_failure
 from actorflow.kernel.requests import Request
-from actorflow.kernel.turn import driven, driver
+from actorflow.kernel.branches import driven, here
 from actorflow.policies import retry as retrying
 from actorflow.policies.retry import Retry
-from actorflow.records import Entry
+from actorflow.records import Entry, Identity
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,6 +47,11 @@ class StepInfo:
     deadline: datetime | None = None  #: when this attempt will be cancelled
     progress: Any = None  #: what the last attempt's `heartbeat` stored
     beat: Callable[[Any], None] | None = field(default=None, repr=False)
+
+def idempotency_key(scope: str, call: Identity) -> str:
+    """The name of one call of one run: `<store id>/<kind>/<key>/<round>/<branch>/<name>/<n>`."""
+    branch, name, n = call
+    return f"{scope}/{branch}/{name}/{n}"
 
 
 @frozen
@@ -111,6 +116,15 @@ class Step:
     def ref(self) -> str:
         """How to find it again in another process."""
         return f"{self.fn.__module__}:{self.fn.__qualname__}"
+
+    @functools.cached_property
+    def of_argument(self) -> str:
+        """What a value is, in messages."""
+        return f"argument of step {self.name}"
+
+    @functools.cached_property
+    def of_outcome(self) -> str:
+        return f"outcome of step {self.name}"
 
     @functools.cached_property
     def hints(self) -> dict[str, Any]:
@@ -201,7 +215,7 @@ class StepCall(Request):
         self.name, self.was = step.name, step.was
         self.ref = step.ref if step.undo is not None else None
         # Encoded before anything happens: what cannot be stored is refused at the call.
-        self._input = step.coder.encode(arguments, f"argument of step {step.name}")
+        self._input = step.coder.encode(arguments, step.of_argument)
 
     def input(self) -> bytes:
         return self._input
@@ -217,7 +231,7 @@ class StepCall(Request):
     def answer(self, entry: Entry) -> tuple[Any, Exception | None]:
         if entry.status != "ok":
             return None, decode_failure(entry.outcome or b"null")
-        return self.step.outcome.decode(entry.outcome or b"null", f"recorded outcome of step {self.name}"), None
+        return self.step.outcome.decode(entry.outcome or b"null", self.step.of_outcome), None
 
     def copied_arguments(self) -> dict[str, Any]:
         """The arguments as another process would get them: the step shares no object with durable code."""
@@ -357,6 +371,7 @@ def _make(fn: Callable[..., Any], localns: dict[str, Any] | None, options: dict[
         raise BadDefinition(f"{fn!r} has no name to be recorded under: give it `name=`.")
     if "/" in name or "#" in name or name.startswith(("self.", "~")) or name in RESERVED_NAMES:
         raise BadDefinition(f'a step cannot be named {name!r}: "/", "#", "self.", "~" and the names of verbs are taken. Give it `name=`.')
+    _check_options(name, options)
     return Step(
         fn,
         name,
@@ -371,10 +386,21 @@ def _make(fn: Callable[..., Any], localns: dict[str, Any] | None, options: dict[
     )
 
 
+def _check_options(name: str, options: dict[str, Any]) -> None:
+    for option, known in (("on_interrupt", get_args(OnInterrupt)), ("run_in", get_args(RunIn))):
+        if options[option] not in known:
+            raise BadDefinition(f"step {name}: {option}={options[option]!r} is none of {', '.join(map(repr, known))}.")
+    for option, of in (("was", str), ("fails", type)):
+        given = options[option]
+        if not isinstance(given, (tuple, list)) or not all(isinstance(each, of) for each in given):
+            kind = "names" if of is str else "exception classes"
+            raise BadDefinition(f"step {name}: {option}={given!r} is no tuple of {kind}. One alone is written (x,).")
+
+
 def _retry(name: str, given: Retry | None, on_interrupt: OnInterrupt) -> Retry:
     if on_interrupt == "retry":
         return given or retrying.DEFAULT
-    if given in (None, retrying.DEFAULT, retrying.NEVER):
+    if given is None or given is retrying.DEFAULT or given == retrying.NEVER:  # The default itself: nobody asked for it.
         return retrying.NEVER
     if given.on is None:
         raise BadDefinition(
@@ -390,7 +416,7 @@ def _wrap(declared: Step) -> Callable[..., Coroutine[object, None, Any]]:
     @functools.wraps(fn)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         if driven():
-            driver(name).check_name(name, fn)
+            here.turn.check_name(name, fn)  # type: ignore[union-attr]  # `driven` has looked.
             return await StepCall(declared, declared.bind(args, kwargs))
         match current.get():
             case StepInfo(name=outer):

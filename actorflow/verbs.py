@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from actorflow.clock import moment
 from actorflow.codec import coder
@@ -16,6 +17,7 @@ from actorflow.kernel.requests import Request
 from actorflow.message import Message, decode_message
 from actorflow.policies.cursor import Progress, SetAside
 from actorflow.records import Address, Entry
+from actorflow.step import Step, declaration
 
 _progress = coder(Progress)
 _text = coder(str)
@@ -65,7 +67,7 @@ class Receive(Request):
         message = decode_message(entry.ref or "", entry.outcome)
         if not isinstance(message, self.types):
             raise Divergence(f"receive of {', '.join(t.__qualname__ for t in self.types)}", [f"a {type(message).__qualname__}"])
-        object.__setattr__(message, "__actorflow_id__", int(entry.input or b"0"))  # So that `reply` knows what it answers.
+        object.__setattr__(message, "__actorflow_id__", int((entry.input or b"0").partition(b" ")[0]))  # So that `reply` knows what it answers.
         return message, None
 
 
@@ -145,6 +147,20 @@ class ResultOf(Request):
         if entry.status != "ok":
             return None, _failed(entry)
         return coder(self.returns).decode(entry.outcome or b"null", f"result of {self.of}"), None
+
+
+def callee(do: Callable[[Any], Any]) -> Step:
+    """The declaration behind what a loop does with an item: a step, a step with its first arguments filled in, or a plain
+    function.
+    """
+    found = declaration(do)
+    if found is not None:
+        return found
+    if isinstance(do, partial):
+        inner = declaration(do.func)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        if inner is not None:
+            return evolve(inner, fn=partial(inner.fn, *do.args, **do.keywords))
+    return Step(do, getattr(do, "__qualname__", "item"))
 
 
 Source = Iterable[Any] | AsyncIterable[Any] | Callable[..., Iterable[Any] | AsyncIterable[Any]]

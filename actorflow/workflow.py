@@ -24,7 +24,7 @@ from actorflow.message import Message, reply_type
 from actorflow.policies.cursor import Progress, SetAside
 from actorflow.policies.limits import checked_key
 from actorflow.step import Step, find_step
-from actorflow.verbs import Each, Receive, Sleep, Start, as_datetime
+from actorflow.verbs import Each, Receive, Sleep, Start, as_datetime, callee
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
@@ -137,12 +137,12 @@ class Workflow(Actor, Generic[R_co]):
         Raises:
             BadDuration: *when* has no time zone, or is over 100 years away.
         """
-        turn = driver("self.sleep_until")
+        now = driver("self.sleep_until").now()
         if when.tzinfo is None:
             raise BadDuration(when, "it has no time zone; write datetime(..., tzinfo=UTC)")
         until = when.astimezone(UTC).timestamp()
-        if until > turn.now():
-            seconds(until - turn.now())
+        if until > now:
+            seconds(until - now)
         await Sleep(None, until)
 
     # --- time and chance ------------------------------------------------------------------------------------------------
@@ -268,6 +268,9 @@ class Workflow(Actor, Generic[R_co]):
         driver("self.each")
         if parallel < 1 or batch < 1:
             raise BadDefinition(f"each: parallel ({parallel}) and batch ({batch}) are at least 1.")
+        step = callee(do)
+        if step.on_interrupt != "retry":
+            raise BadDefinition(f"each: a crash repeats items, but step {step.name} has on_interrupt={step.on_interrupt!r}.")
         return cast("Progress", await Each(items, do, key, parallel, batch, seconds(flush), on_error, total))
 
 

@@ -486,9 +486,9 @@ def test_a_run_that_is_not_there_is_code_5(shop: Path, command: Command, tokens:
     ("run", "code", "said"),
     [
         ("Good/g-2", Exit.OK, 'completed after 0 s: "paid 2"'),
-        ("Rejected/r-1", Exit.FAILED, "is failed: Abort: out of stock"),
+        ("Rejected/r-1", Exit.FAILED, "failed at "),
         ("Broken/p-1", Exit.PAUSED, "is paused (failure): Fatal: no such customer"),
-        ("Waits/c-1", Exit.CANCELLED, "is cancelled"),
+        ("Waits/c-1", Exit.CANCELLED, "cancelled at "),
     ],
 )
 def test_the_exit_code_of_wait_tells_how_it_ended(shop: Path, command: Command, run: str, code: Exit, said: str) -> None:
@@ -497,7 +497,7 @@ def test_the_exit_code_of_wait_tells_how_it_ended(shop: Path, command: Command, 
     assert result.code == code
     assert said in result.out
     assert command("runs", "wait", run, "--quiet") == (code, "", "")
-    assert command("runs", "wait", run, "-o", "json").json["status"] == result.out.split()[1 if code == Exit.OK else 2]
+    assert command("runs", "wait", run, "-o", "json").json["status"] in result.out
 
 
 def test_wait_as_json_has_the_result(shop: Path, command: Command) -> None:
@@ -535,13 +535,12 @@ def test_a_watcher_sees_a_bar_for_each_loop_while_it_lasts() -> None:
     [
         (["retry"], "Broken/p-1", "retried"),
         (["resume"], "Broken/p-1", "resumed"),
-        (["cancel", "--why", "too late"], "Broken/p-1", "cancelling"),
         (["skip", "--value", '"mended"'], "Broken/p-1", "skipped"),
         (["decide", ":hang#0", "--landed", '"ok"'], "Asks/p-1", "decided"),
         (["decide", ":hang#0", "--run-again"], "Asks/p-1", "decided"),
         (["decide", ":hang#0", "--give-up"], "Asks/p-1", "decided"),
     ],
-    ids=" ".join,
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 @pytest.mark.parametrize("output", ["table", "json", "ids"])
 def test_an_act_is_in_the_history_of_the_run(
@@ -596,7 +595,7 @@ def test_fork_prints_the_new_run_for_the_next_command(shop: Path, command: Comma
 def test_prune_deletes_all_but_the_key(shop: Path, command: Command) -> None:
     assert command("runs", "prune", "Good/g-0", "Good/g-1") == (0, "Good/g-0: pruned\nGood/g-1: pruned\n", "")
     assert command("runs", "prune", "Broken/p-1").code == Exit.USAGE
-    assert command("runs", "history", "Good/g-0", "-o", "json").json == []
+    assert command("runs", "show", "Good/g-0").code == Exit.NOT_FOUND
 
 
 def test_acts_on_many_by_filter_need_a_yes(shop: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -716,7 +715,11 @@ def held(shop: Path) -> Iterator[Path]:
         yield shop
 
 
-def test_a_busy_store_is_code_7_and_names_its_holder(held: Path, command: Command) -> None:
+def test_a_busy_store_is_code_7_and_names_its_holder(
+    held: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actorflow.cli.connect.PATIENCE", 0)
+
     code, out, err = command("runs", "cancel", "Broken/p-1", "Broken/hostile")
 
     assert (code, out) == (Exit.STORE, "")
@@ -752,3 +755,81 @@ def test_an_interrupt_is_no_traceback(shop: Path, command: Command, monkeypatch:
 
 def test_several_errors_at_once_are_told_as_what_they_are() -> None:
     assert of_error(ExceptionGroup("two", [ValueError(), KeyError()])) == Exit.BUG
+
+
+# --- with a service that runs --------------------------------------------------------------------------------------------
+
+
+async def in_child(*tokens: str) -> Result:
+    """The command in a process of its own, while this one serves the store."""
+    done = await anyio.run_process([sys.executable, "-W", "error", "-m", "actorflow", *tokens], check=False)
+    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def test_a_service_need_not_be_stopped(shop: Path) -> None:
+    async def serve() -> None:
+        async with Runtime(f"sqlite:///{shop}", actors=CLASSES) as runtime:
+            waits = runtime.run(Waits, "w-1")
+            shown = await in_child("why", "Waits/w-1")
+            assert "waits for a message Approve" in shown.out, shown
+            gave_up = await in_child("runs", "wait", "Waits/w-1", "--timeout", "10ms")
+            assert gave_up.code == Exit.TIMED_OUT, gave_up
+            assert (await in_child("runs", "pause", "Waits/w-1")) == (0, "Waits/w-1: paused\n", "")
+            assert (await waits.status()).status == "paused"
+            assert (await in_child("runs", "wait", "Waits/w-1", "-q")).code == Exit.PAUSED
+            assert (await in_child("runs", "resume", "Waits/w-1", "-q")).code == 0
+            async with anyio.create_task_group() as group:
+                group.start_soon(_approve_when_waited_for, runtime)
+                ended = await in_child("runs", "wait", "Waits/w-1", "-o", "json")
+            assert (ended.code, ended.json["status"], ended.json["result"]) == (0, "completed", "ann"), ended
+
+    anyio.run(serve)
+
+
+async def _approve_when_waited_for(runtime: Runtime) -> None:
+    await runtime.run(Waits, "w-1").tell(Approve("ann"))
+
+
+def test_somebody_who_watches_sees_what_a_run_waits_for(shop: Path) -> None:
+    async def serve() -> str:
+        async with Runtime(f"sqlite:///{shop}", actors=CLASSES) as runtime:
+            command = [sys.executable, "-W", "error", "-m", "actorflow", "runs", "wait", "Waits/w-1"]
+            environment = {**os.environ, "TTY_COMPATIBLE": "1", "TERM": "xterm", "COLUMNS": "200"}
+            seen = ""
+            async with await anyio.open_process(command, env=environment) as process:
+                assert process.stderr is not None
+                async for chunk in process.stderr:
+                    seen += chunk.decode()
+                    if "waits for a message Approve" in seen:
+                        await runtime.run(Waits, "w-1").tell(Approve("bob"))
+                        break
+                assert await process.wait() == 0
+                assert process.stdout is not None
+                assert b'completed after' in await process.stdout.receive()
+            return seen
+
+    assert "waits for a message Approve" in anyio.run(serve)
+
+
+def test_what_was_cancelled_while_nobody_ran_it_is_cancelled_by_the_next_service(shop: Path, command: Command) -> None:
+    async def serve() -> list[str]:
+        async with Runtime(f"sqlite:///{shop}", actors=CLASSES) as runtime:
+            for run in (runtime.run(Broken, "p-1"), runtime.run(Waits, "w-1")):
+                with pytest.raises(ActorflowError, match="too late"):
+                    await run.result()
+            return [(await run.status()).status for run in (runtime.run(Broken, "p-1"), runtime.run(Waits, "w-1"))]
+
+    assert command("runs", "cancel", "Broken/p-1", "Waits/w-1", "--why", "too late").code == 0
+
+    assert anyio.run(serve) == ["cancelled", "cancelled"]
+
+
+def test_acts_done_while_nobody_ran_it_are_carried_on_by_the_next_service(shop: Path, command: Command) -> None:
+    async def serve() -> list[str]:
+        async with Runtime(f"sqlite:///{shop}", actors=CLASSES) as runtime:
+            return [await runtime.run(Broken, "p-1").result(), await runtime.run(Asks, "p-1").result()]
+
+    assert command("runs", "skip", "Broken/p-1", "--value", '"mended"').code == 0
+    assert command("runs", "decide", "Asks/p-1", ":hang#0", "--landed", '"done"').code == 0
+
+    assert anyio.run(serve) == ["mended", "done"]

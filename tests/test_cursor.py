@@ -117,7 +117,9 @@ def test_the_budget_at_its_edges(set_aside: int, done: int, at_most: Any, ended:
     assert over_budget(Cursor(done=done, set_aside=set_aside), budget, ended=ended) is over
 
 
-@given(st.integers(0, 5_000), st.integers(0, 5_000), st.one_of(st.integers(0, 100), st.floats(0, 1, exclude_max=True)), st.booleans())
+@given(
+    st.integers(0, 5_000), st.integers(0, 5_000), st.one_of(st.integers(0, 100), st.floats(0, 1, exclude_max=True)), st.booleans()
+)
 def test_a_new_budget_is_not_spent(done: int, set_aside: int, at_most: float, ended: bool) -> None:
     cursor = forgive(Cursor(done=done, set_aside=set_aside))
 
@@ -127,7 +129,7 @@ def test_a_new_budget_is_not_spent(done: int, set_aside: int, at_most: float, en
 
 def test_after_a_new_budget_only_what_comes_is_judged() -> None:
     cursor = forgive(Cursor(done=5_000, set_aside=500))
-    more = advance(cursor, {n: "k" for n in range(JUDGED_FROM)}, bad=(bad(0), bad(1)))
+    more = advance(cursor, dict.fromkeys(range(JUDGED_FROM), "k"), bad=(bad(0), bad(1)))
 
     assert over_budget(more, SetAside(at_most=0.001), ended=False)
     assert not over_budget(more, SetAside(at_most=0.002), ended=False)

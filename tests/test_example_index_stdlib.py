@@ -7,7 +7,6 @@ import json
 import sqlite3
 import sys
 import threading
-import types
 import warnings
 import xml.etree.ElementTree as ET
 from contextlib import closing
@@ -17,32 +16,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import actorflow
 from actorflow.cli.demo import PATIENCE_S, DemoError, Verdict, demo, example_file, run_demo
 
-HAS_RUNTIME = hasattr(actorflow, "Runtime")
 SCRIPT = Path(__file__).parent.parent / "examples" / "index_stdlib.py"
 
 
 def load_example() -> Any:
-    """The example as a module. Its pure parts need no runtime, so names that are not there yet are stood in for."""
+    """The example as a module."""
     spec = importlib.util.spec_from_file_location("index_stdlib", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "index_stdlib", module)
-        if not HAS_RUNTIME:
-            patch.setitem(sys.modules, "actorflow", stand_in())
         spec.loader.exec_module(module)
-    return module
-
-
-def stand_in() -> types.ModuleType:
-    module = types.ModuleType("actorflow")
-    generic = {"__class_getitem__": classmethod(lambda cls, _: cls)}
-    names = {name: type(name, (), generic) for name in ("Run", "Runtime", "SetAside", "Workflow")}
-    vars(module).update(names, RunPaused=type("RunPaused", (Exception,), {}), step=lambda function: function)
     return module
 
 
@@ -369,7 +356,6 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.kill
-@pytest.mark.skipif(not HAS_RUNTIME, reason="the example needs actorflow.Runtime, which is not there yet")
 def test_the_demo_holds_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = demo(keep=tmp_path / "kept", limit=120, as_json=True)
 

@@ -137,7 +137,7 @@ def test_what_belongs_to_an_open_call_follows_it_to_its_new_name() -> None:
     )
     renamed = Identity("", "new", 0)
 
-    book.claim("step", ("new", "old"), renamed)
+    book.adopt(("older", "old"), renamed)
 
     assert [e.attempt for e in book.tries(renamed)] == [1]
     assert book.intent(renamed) is not None

@@ -80,7 +80,9 @@ def test_an_empty_mailbox_is_as_deep_as_its_promises() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.none() | st.floats(0, 10)), max_size=20), st.floats(0, 10))
-def test_taking_all_that_is_wanted_gives_it_in_order_and_leaves_the_rest(messages: list[tuple[str, float | None]], now: float) -> None:
+def test_taking_all_that_is_wanted_gives_it_in_order_and_leaves_the_rest(
+    messages: list[tuple[str, float | None]], now: float
+) -> None:
     envelopes = [envelope(n, type, due_at=due_at) for n, (type, due_at) in enumerate(messages)]
     mailbox = Mailbox(envelopes)
 

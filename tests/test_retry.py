@@ -63,7 +63,9 @@ def test_there_are_never_more_attempts_than_allowed(retry: Retry, attempt: int, 
     assert isinstance(decision, GiveUp) == (attempt >= retry.attempts)
 
 
-@pytest.mark.parametrize("error", [Transient("x"), ConnectionResetError(), TimeoutError(), StepTimeout("s", 1.0), BlockingIOError()])
+@pytest.mark.parametrize(
+    "error", [Transient("x"), ConnectionResetError(), TimeoutError(), StepTimeout("s", 1.0), BlockingIOError()]
+)
 def test_what_may_pass_by_itself_is_tried_again(error: Exception) -> None:
     assert decide(Retry(jitter=0), 1, error, elapsed_s=0.0, die=0.0) == RetryAfter(1.0)
 
@@ -95,7 +97,8 @@ def test_lengths_may_be_written_in_every_way() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"attempts": 0}, {"factor": 0.5}, {"jitter": -0.1}, {"jitter": 1.1}, {"factor": float("nan")}, {"jitter": float("nan")}]
+    "wrong",
+    [{"attempts": 0}, {"factor": 0.5}, {"jitter": -0.1}, {"jitter": 1.1}, {"factor": float("nan")}, {"jitter": float("nan")}],
 )
 def test_a_policy_out_of_bounds_is_refused_when_it_is_written(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

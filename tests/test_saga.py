@@ -32,7 +32,8 @@ def test_the_last_is_undone_first_whatever_its_branch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "todo"), [("ok", True), ("interrupted", True), ("timeout", True), ("cancelled", True), ("failed", False), ("", False)]
+    ("status", "todo"),
+    [("ok", True), ("interrupted", True), ("timeout", True), ("cancelled", True), ("failed", False), ("", False)],
 )
 def test_what_may_have_landed_is_undone_and_what_failed_is_not(status: EntryStatus, todo: bool) -> None:
     assert seqs(event(1, status=status)) == ([1] if todo else [])

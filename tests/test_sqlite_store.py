@@ -492,16 +492,46 @@ Arm = Callable[[str, Callable[[], object]], None]
 
 @both_backends
 async def test_a_commit_that_raised_for_lack_of_space_may_be_repeated(held: Held, armed: Arm, path: Path) -> None:
-    wal = os.stat(f"{path}-wal")
+    before = os.stat(path).st_size
     armed("commit.before", raising(sqlite3.SQLITE_FULL))
 
     with pytest.raises(StoreUnavailable):
         await held.commit([a_run()])
 
     crashpoints.disarm()
-    assert os.stat(f"{path}-wal").st_ino == wal.st_ino
+    assert os.stat(path).st_size == before  # Nothing was copied from the WAL: the writer was not the last to leave it.
     assert await held.store.get(1) is None
     assert await held.commit([a_run()]) == [None]
+
+
+async def test_a_commit_that_raised_for_lack_of_space_is_written_without_its_large_ones(held: Held, armed: Arm) -> None:
+    times = iter([raising(sqlite3.SQLITE_FULL)])
+
+    def once() -> None:
+        for fail in times:
+            fail()
+
+    armed("commit.before", once)
+
+    answers = await held.commit([a_run()], [a_run(2, view=b"x" * 200_000)], [a_run(3)])
+
+    assert [type(answer) for answer in answers] == [type(None), Rejected, type(None)]
+
+
+async def test_a_lost_fence_found_on_the_careful_way_leaves_no_transaction_open(held: Held, path: Path, armed: Arm) -> None:
+    await held.commit([a_run(1, "same")])
+    begun: list[None] = []
+
+    def steal() -> None:
+        begun.append(None)
+        raw(path, "update store set fence = fence + 1")
+
+    armed("commit.begin", steal)
+    for _ in range(2):
+        with pytest.raises(FenceLost):
+            await held.commit([a_run(2, "same")])
+
+    assert len(begun) == 2
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_FSYNC])
@@ -527,6 +557,14 @@ async def test_a_commit_that_raised_for_the_device_stops_the_store(held: Held, a
     crashpoints.disarm()
     with pytest.raises(StoreBroken):
         await held.commit([a_run()])
+
+
+async def test_sqlite_makes_no_checkpoint_by_itself(held: Held, path: Path) -> None:
+    before = os.stat(path).st_size
+
+    await held.commit(*([an_entry(n=n, outcome=b"x" * 16_000)] for n in range(500)))
+
+    assert os.stat(path).st_size == before
 
 
 async def test_a_checkpoint_that_fails_for_the_device_stops_the_store(held: Held, armed: Arm) -> None:
@@ -585,7 +623,8 @@ async def test_a_cancelled_caller_leaves_its_batch_running(held: Held, armed: Ar
 
 
 @both_backends
-async def test_a_cancelled_callers_unknown_commit_stops_the_store(held: Held, armed: Arm) -> None:
+@pytest.mark.parametrize("point", ["commit.before", "commit.after"])
+async def test_a_cancelled_callers_unknown_commit_stops_the_store(held: Held, armed: Arm, point: str) -> None:
     reached, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -593,11 +632,12 @@ async def test_a_cancelled_callers_unknown_commit_stops_the_store(held: Held, ar
         go_on.wait()
         raising(sqlite3.SQLITE_IOERR_FSYNC)()
 
-    armed("commit.before", hold)
+    armed(point, hold)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(held.commit, [a_run()])
         await anyio.to_thread.run_sync(reached.wait)
         tasks.cancel_scope.cancel()
+    crashpoints.disarm()
     go_on.set()
 
     with pytest.raises(StoreBroken, match="unknown"):

@@ -143,10 +143,9 @@ def _tell(verb: Verb, results: Sequence[Done], printer: Printer) -> None:
         case "table" if not printer.options.quiet:
             told = [result for result in results if result.error is None]
             lines = [f"{result.kind}/{result.key}: {verb.past if result.done else verb.idle}" for result in told]
-            if lines:
-                printer.show(*(cell(line) for line in lines))
-            else:
-                printer.note("No runs match." if not results else "Nothing was done.")
+            printer.show(*(cell(line) for line in lines))
+            if not results:
+                printer.note("No runs match.")
         case _:
             pass
 

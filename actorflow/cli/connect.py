@@ -11,7 +11,10 @@ import anyio
 from actorflow.cli.exits import UsageError
 from actorflow.errors import StoreUnavailable
 from actorflow.operations import Operations
-from actorflow.runtime import Runtime
+from actorflow.runtime import Client
+
+PATIENCE = "10s"
+"""How long a command waits for a service that starts or leaves: a person sits before it."""
 
 Act = Callable[[Operations], Awaitable[int]]
 """What a command does once it is connected; returns its exit code."""
@@ -30,7 +33,7 @@ def perform(db: str | None, act: Act) -> int:
 @asynccontextmanager
 async def connect(url: str) -> AsyncGenerator[Operations]:
     """What can be done to the runs of that store."""
-    async with Runtime(url, actors=[]) as client:
+    async with Client(url, patience=PATIENCE) as client:
         yield client.operations
 
 

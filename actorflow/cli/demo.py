@@ -54,6 +54,7 @@ class Verdict:
     """What the kill cost, and whether that is what is promised."""
 
     files: int
+    set_aside: int  #: files without a row: they are no Python
     done_before: int  #: files done when the process was killed
     done_after: int  #: files done by the process after it
     repeated: int  #: files that were done again
@@ -145,10 +146,12 @@ def run_demo(script: Path, out: Path, *, limit: int | None, console: Console, pa
         killed_at = time.monotonic()
         bar.console.print(f"[bold]SIGKILL[/] at {before.done:,} of {before.total:,} files. Starting it again ...")
         after, resumed_at = _run_again(job, durable, before, _drawing(bar, task))
+        bar.update(task, completed=after.total)
         bar.console.print(f"It went on where it was: the next file was done {resumed_at - killed_at:.1f} s after the kill.")
         task = bar.add_task("the same without actorflow", total=None)
         with job.process(plain, "--plain") as child:
             job.watch(child, plain, until=lambda _: False, drawing=_drawing(bar, task))
+        bar.update(task, completed=after.total)
     return _judge(before, after, resumed_at - killed_at, rows_equal=read_facts(durable) == read_facts(plain))
 
 
@@ -181,6 +184,7 @@ def _judge(before: Rows, after: Rows, time_lost_s: float, *, rows_equal: bool) -
     done_after, repeated = after.done - before.done, after.writes - after.done
     return Verdict(
         files=after.done,
+        set_aside=after.total - after.done,
         done_before=before.done,
         done_after=done_after,
         repeated=repeated,
@@ -289,6 +293,7 @@ def _table(verdict: Verdict) -> Table:
     table.add_column("promised", justify="right")
     table.add_row("files done before the kill", f"{verdict.done_before:,}", "")
     table.add_row("files done after it", f"{verdict.done_after:,}", "")
+    table.add_row("files set aside: no Python", f"{verdict.set_aside:,}", "")
     table.add_row("files done twice", f"{verdict.repeated:,}", f"at most {verdict.repeated_max:,}")
     table.add_row("the second process did only the rest", "yes" if verdict.only_the_rest else "[red]no[/]", "yes")
     table.add_row("rows equal to those of a plain run", "yes" if verdict.rows_equal else "[red]no[/]", "yes")

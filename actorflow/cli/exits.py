@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import cast
 
-from actorflow.errors import ActorflowError, RunCancelled, RunPaused, RunPruned, StoreError, UnknownKind, UnknownRun
+from actorflow.errors import ActorflowError, FateUnknown, RunCancelled, RunPaused, RunPruned, StoreError, UnknownKind, UnknownRun
 
 
 class Exit(IntEnum):
@@ -62,7 +62,7 @@ def of_error(error: BaseException) -> Exit:
     match error:
         case UnknownRun() | RunPruned() | UnknownKind():
             return Exit.NOT_FOUND
-        case StoreError():
+        case StoreError() | FateUnknown():
             return Exit.STORE
         case RunPaused():
             return Exit.PAUSED

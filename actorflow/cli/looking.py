@@ -16,13 +16,14 @@ from rich.text import Text
 from actorflow.cli.connect import perform
 from actorflow.cli.exits import Exit
 from actorflow.cli.options import DEFAULTS, Options, RunName, address, flag, since_at
-from actorflow.cli.printer import COLORS, Printer, cell, grid
+from actorflow.cli.printer import COLORS, Printer, cell, grid, line
 from actorflow.cli.text import length, plain, relative, short, when
 from actorflow.operations import HistoryEntry, LoopInfo, Operations, Page, RunInfo
 from actorflow.policies.failure import FailureReport
 from actorflow.records import Address, PauseReason, RunQuery, RunStatus
 
 PAGE_MAX = 1_000  #: runs or entries asked for at a time
+TIME_NEEDS_COLUMNS = 40  #: a terminal of 80 has room for one time beside each run, one of 120 for two
 BAD_SHOWN_MAX = 5  #: items of a loop that are shown; JSON has more
 
 Kind = Annotated[str | None, Parameter(help="Only runs of that class.")]
@@ -81,7 +82,7 @@ def list_runs(
             case "json":
                 printer.json_array(runs)
             case "table" if runs:
-                printer.show(_table(runs, time.time()))
+                printer.show(_table(runs, time.time(), columns=printer.columns))
             case "table":
                 printer.note("No runs match." if query != RunQuery() else "There are no runs.")
             case _:
@@ -93,11 +94,13 @@ def list_runs(
     return perform(options.db, listed)
 
 
-def _table(runs: Sequence[RunInfo], now: float) -> Table:
-    table = grid("RUN", "STATUS", "STARTED", "CHANGED", "WHAT")
+def _table(runs: Sequence[RunInfo], now: float, *, columns: int) -> Table:
+    """Times are left out before there is no room for the rest."""
+    times = ("STARTED", "CHANGED")[: columns // TIME_NEEDS_COLUMNS - 1]
+    table = grid("RUN", "STATUS", *times, "WHAT", giving_way=("RUN", "WHAT"))
     for info in runs:
-        changed = relative(info.ended_at or info.updated_at, now)
-        table.add_row(cell(str(address_of(info))), standing(info), relative(info.created_at, now), changed, _what(info, now))
+        moments = (relative(info.created_at, now), relative(info.ended_at or info.updated_at, now))
+        table.add_row(cell(str(address_of(info))), standing(info), *moments[: len(times)], _what(info, now))
     return table
 
 
@@ -113,7 +116,7 @@ def _what(info: RunInfo, now: float) -> Text:
         text = f"goes on {relative(info.wake_at, now)}"
     else:
         text = ""
-    return Text(short(text), style="dim", overflow="ellipsis", no_wrap=True)
+    return line(text, "dim")
 
 
 def count_runs(*, options: Options = DEFAULTS) -> int:
@@ -216,6 +219,11 @@ def _facts(info: RunInfo, now: float) -> Table:
     )
 
 
+def loop_name(loop: LoopInfo) -> str:
+    """As its history calls it."""
+    return f"{loop.branch}:self.each#{loop.n}"
+
+
 def loop_line(loop: LoopInfo) -> str:
     """How far a loop is, in words."""
     count = loop.done + loop.set_aside
@@ -228,7 +236,7 @@ def loop_line(loop: LoopInfo) -> str:
 
 
 def _loop(loop: LoopInfo) -> Table:
-    pairs: dict[str, str | Text] = {f"{loop.branch}:each#{loop.n}": loop_line(loop)}
+    pairs: dict[str, str | Text] = {loop_name(loop): loop_line(loop)}
     bad = loop.bad[-BAD_SHOWN_MAX:]
     pairs |= {f"  item {item.index}": f"{short(item.key)}: {short(item.error)}" for item in bad}
     return _pairs({short(name): value for name, value in pairs.items()})
@@ -288,14 +296,13 @@ def show_history(
 
 def events_table(events: Sequence[HistoryEntry] | deque[HistoryEntry], now: float) -> Table:
     """Events, one a row."""
-    table = grid("SEQ", "WHEN", "KIND", "CALL", "STATUS", "TRY", "INPUT -> OUTCOME")
+    table = grid("SEQ", "WHEN", "KIND", "CALL", "STATUS", "TRY", "INPUT -> OUTCOME", giving_way=("CALL", "INPUT -> OUTCOME"))
     for event in events:
         said = " -> ".join(short(part) for part in (event.input, event.outcome) if part)
         status = cell(event.status, "red" if event.status not in ("ok", "") else "")
         tried = str(event.attempt) if event.attempt else ""
         call = "" if event.call == ":#0" else event.call
-        what = Text(said, overflow="ellipsis", no_wrap=True)
-        table.add_row(str(event.seq), relative(event.at, now), cell(event.kind), cell(call), status, tried, what)
+        table.add_row(str(event.seq), relative(event.at, now), cell(event.kind), cell(call), status, tried, line(said))
     return table
 
 

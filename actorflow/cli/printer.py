@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -25,7 +25,7 @@ from rich.text import Text
 from actorflow.cli import exits
 from actorflow.cli.exits import Exit
 from actorflow.cli.options import Options
-from actorflow.cli.text import dumped, safe
+from actorflow.cli.text import dumped, safe, short
 from actorflow.records import Address
 
 UNBOUND = 10_000  #: columns of what is no terminal: nothing is folded or cut there
@@ -37,12 +37,21 @@ def cell(text: str, style: str = "") -> Text:
     return Text(safe(text), style=style, overflow="fold")
 
 
-def grid(*titles: str, headed: bool = True) -> Table:
-    """A table without lines, so that a row stays a row for `grep`; the last column gives way first."""
-    table = Table(box=None, pad_edge=False, show_header=headed, header_style="bold")
-    for number, title in enumerate(titles, start=1):
-        last = number == len(titles)
-        table.add_column(title, overflow="ellipsis" if last else "fold", no_wrap=last, ratio=None)
+def line(text: str, style: str = "") -> Text:
+    """Stored text that is cut where its column ends."""
+    return Text(short(text), style=style, overflow="ellipsis", no_wrap=True)
+
+
+def grid(*titles: str, giving_way: Sequence[str] = ()) -> Table:
+    """A table without lines, so that a row stays a row for `grep`.
+
+    Args:
+        titles: Of the columns.
+        giving_way: Those that become narrower in a narrow terminal: a `cell` is folded then, a `line` is cut.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, no_wrap=title not in giving_way)
     return table
 
 
@@ -57,6 +66,11 @@ class Printer:
     def lively(self) -> bool:
         """True if somebody watches: progress is drawn only then."""
         return self.errors.is_terminal and not self.errors.is_dumb_terminal and not self.options.quiet
+
+    @property
+    def columns(self) -> int:
+        """How wide a table may be."""
+        return _results().width
 
     # --- results --------------------------------------------------------------------------------------------------------
 
@@ -79,9 +93,7 @@ class Printer:
 
     def show(self, *parts: RenderableType) -> None:
         """Tables and lines for a person."""
-        console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-        if not console.is_terminal:
-            console.width = UNBOUND
+        console = _results()
         with console.capture() as captured:
             for part in parts:
                 console.print(part, soft_wrap=isinstance(part, Text))
@@ -124,6 +136,13 @@ class Printer:
         words = TextColumn("{task.description}", markup=False)
         columns = (SpinnerColumn(), words, BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}", markup=False))
         return Progress(*columns, console=self.errors, transient=True)
+
+
+def _results() -> Console:
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = UNBOUND
+    return console
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID
 
 from actorflow.cli.connect import perform
 from actorflow.cli.exits import Exit, of_status
-from actorflow.cli.looking import address_of
+from actorflow.cli.looking import address_of, loop_name
 from actorflow.cli.options import DEFAULTS, Options, RunName, address, length_s
 from actorflow.cli.printer import Printer, cell
 from actorflow.cli.text import length, plain, safe, short
@@ -38,11 +38,16 @@ def wait(
     async def waited(operations: Operations) -> int:
         payload = await _end_within(operations, to, timeout_s, printer)
         info = await operations.status(to)
-        _tell(info, payload, printer)
-        if info.status not in (*ENDED, "paused"):
+        over = info.status in (*ENDED, "paused")
+        if printer.options.output == "json":
+            printer.json({**plain(info), "result": None if payload is None else _value(payload)})
+        elif printer.options.output == "ids":
+            printer.ids([to])
+        elif over and not printer.options.quiet:
+            printer.show(cell(_completed(info, payload) if payload is not None else await operations.why(to)))
+        if not over:
             printer.note(f"{to} is not done after {length(timeout_s)}. {await operations.why(to)}")
-            return Exit.TIMED_OUT
-        return of_status(info.status)
+        return of_status(info.status) if over else Exit.TIMED_OUT
 
     return perform(options.db, waited)
 
@@ -73,25 +78,9 @@ async def _end(operations: Operations, to: Address) -> bytes | None:
                 raise
 
 
-def _tell(info: RunInfo, payload: bytes | None, printer: Printer) -> None:
-    match printer.options.output:
-        case "json":
-            printer.json({**plain(info), "result": None if payload is None else _value(payload)})
-        case "ids":
-            printer.ids([address_of(info)])
-        case "table" if not printer.options.quiet and info.status in (*ENDED, "paused"):
-            printer.show(cell(_ending(info, payload)))
-        case _:
-            pass
-
-
-def _ending(info: RunInfo, payload: bytes | None) -> str:
-    who = str(address_of(info))
-    if info.status == "completed":
-        took = length((info.ended_at or time.time()) - info.created_at)
-        return f"{who} completed after {took}" + (f": {short(payload.decode('utf-8', 'replace'))}" if payload else "")
-    reason = f" ({info.reason})" if info.reason else ""
-    return f"{who} is {info.status}{reason}" + (f": {info.report}" if info.report is not None else "")
+def _completed(info: RunInfo, payload: bytes) -> str:
+    took = length((info.ended_at or time.time()) - info.created_at)
+    return f"{address_of(info)} completed after {took}: {short(payload.decode('utf-8', 'replace'))}"
 
 
 def _value(payload: bytes) -> Any:
@@ -124,7 +113,7 @@ def draw(drawn: Progress, bars: dict[tuple[str, int], TaskID], loops: tuple[Loop
     for gone in [key for key in bars if key not in seen]:
         drawn.remove_task(bars.pop(gone))
     for key, loop in seen.items():
-        name = short(f"{loop.branch}:each#{loop.n}", 40)
+        name = short(loop_name(loop), 40)
         if key not in bars:
             bars[key] = drawn.add_task(name, total=loop.total, left="")
         count, left = loop.done + loop.set_aside, "" if loop.eta_s is None else f"{length(loop.eta_s)} left"

@@ -57,6 +57,11 @@ def driver(verb: str) -> Turn:
     return here.turn
 
 
+_alive: set[Code] = set()
+"""Coroutines that have not ended. Held here, they are closed by `leave` alone: the garbage collector, which may come to them
+before it comes to their turn, would run their `finally` blocks with every verb as if live."""
+
+
 @define(eq=False)
 class Group:
     """A gather that is under way."""
@@ -93,6 +98,14 @@ class Branch:
     joiners: tuple[Branch, ...] = ()
     keys: tuple[str, ...] = ()  #: of tasks it started
 
+    def __attrs_post_init__(self) -> None:
+        _alive.add(self.coro)
+
+    def end(self, value: Any, error: BaseException | None) -> None:
+        """Its code returned or raised."""
+        self.ended = (value, error)
+        _alive.discard(self.coro)
+
     def next(self, name: str) -> Identity:
         """The identity of the next call of *name* in this branch."""
         n = self.calls.get(name, 0)
@@ -107,5 +120,6 @@ def leave(branches: Sequence[Branch]) -> None:
         for branch in reversed(branches):
             with suppress(BaseException):  # Whatever a dying frame raises concerns nobody.
                 branch.coro.close()
+            _alive.discard(branch.coro)
     finally:
         here.leaving = outer

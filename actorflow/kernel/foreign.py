@@ -11,13 +11,14 @@ from typing import Any
 from actorflow.errors import ForeignAwait
 
 _LOOPS = frozenset(("asyncio", "trio", "anyio", "sniffio", "uvloop"))
+_BETWEEN = frozenset(("contextlib", "weakref"))  #: stand between the user's line and the loop's, or below the loop's
 
 
 def waiting_line(coro: Any) -> str:
     """The innermost line of the user's own code that waits: "file:line (function)"."""
     where = "durable code"
     while (frame := getattr(coro, "cr_frame", None)) is not None:
-        if not _of_a_loop(frame):
+        if _library(frame) not in _LOOPS | _BETWEEN:
             where = _place(frame)
         coro = coro.cr_await
     return where
@@ -25,20 +26,23 @@ def waiting_line(coro: Any) -> str:
 
 def foreign_error(error: BaseException) -> ForeignAwait | None:
     """The error that says what happened, if *error* was raised by a loop library for want of a task; else None."""
-    traceback, where, frame = error.__traceback__, "durable code", None
+    traceback, where, refused_by = error.__traceback__, "durable code", None
     while traceback is not None:
         frame = traceback.tb_frame
-        if not _of_a_loop(frame):
-            where = f"{frame.f_code.co_filename}:{traceback.tb_lineno} ({frame.f_code.co_qualname})"
+        library = _library(frame)
+        if library in _LOOPS:
+            refused_by = f"{library}'s {frame.f_code.co_qualname}"
+        elif library not in _BETWEEN:
+            where, refused_by = f"{frame.f_code.co_filename}:{traceback.tb_lineno} ({frame.f_code.co_qualname})", None
         traceback = traceback.tb_next
-    if frame is None or not _of_a_loop(frame) or not isinstance(error, (RuntimeError, TypeError, LookupError, AttributeError)):
+    if refused_by is None or not isinstance(error, (RuntimeError, TypeError, LookupError, AttributeError)):
         return None
-    library = frame.f_globals.get("__name__", "").partition(".")[0]
-    return ForeignAwait(where, f"{library}'s {frame.f_code.co_qualname}")
+    return ForeignAwait(where, refused_by)
 
 
-def _of_a_loop(frame: Any) -> bool:
-    return frame.f_globals.get("__name__", "").partition(".")[0] in _LOOPS
+def _library(frame: Any) -> str:
+    name: str = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0]
 
 
 def _place(frame: Any) -> str:

@@ -17,6 +17,8 @@ from actorflow.records import Entry, EntryStatus, Event, Identity
 DELIVERED = frozenset(("step", "receive", "sleep", "tell", "ask", "start", "result", "checkpoint", "gather", "each"))
 #: Kinds that are answered on the spot: the code never waited for them.
 SPOT = frozenset(("now", "reply"))
+NOT_COMPARED = b"~"
+"""The input of an entry that a fork with other fields inherited: it is taken as it is. No encoded value is that text."""
 
 
 class Journal:
@@ -85,14 +87,32 @@ class Journal:
         """True if nobody has asked for this entry yet."""
         return self.head(entry.branch) is entry
 
-    def close(self, branch: str) -> None:
-        """The branch ended: nothing of it may be left.
+    def begun_as(self, parent: str, names: Sequence[str], n: int) -> str:
+        """The name, of today's and earlier ones, under which an open checkpoint has recorded something; else today's."""
+        of_calls = (identity.branch for calls in (self._tries, self._intents, self._timers, self._heartbeats) for identity in calls)
+        branches = {*self._unclaimed, *of_calls} if len(names) > 1 else set[str]()
+        for name in names:
+            scope = f"{parent}/{name}#{n}"
+            if any(branch == scope or branch.startswith(f"{scope}/") for branch in branches):
+                return name
+        return names[0]
+
+    def adopt(self, earlier: Sequence[str], identity: Identity) -> None:
+        """What was recorded of an open call under an earlier name is of this call now: its tries are spent, its attempt begun."""
+        for name in earlier:
+            before = identity._replace(name=name)
+            for calls in (self._tries, self._intents, self._timers, self._heartbeats):
+                if before in calls:
+                    calls[identity] = calls.pop(before)  # type: ignore[index,assignment]
+
+    def close(self, branch: str, error: BaseException | None = None) -> None:
+        """The branch ended (by *error*, if one is given): nothing of it may be left.
 
         Raises:
             Divergence: The code ended before it asked for all that was recorded.
         """
         if self._unclaimed and branch in self._unclaimed:
-            raise self.divergence(f"the end of branch {branch!r}" if branch else "the end of the run", branch)
+            raise self.divergence(f"the end of branch {branch!r}" if branch else "the end of the run", branch) from error
 
     def forget(self, branch: str) -> None:
         """The branch was cancelled: what it had recorded beyond that point stays history."""

@@ -16,6 +16,7 @@ class Mailbox:
 
     def __init__(self, envelopes: Iterable[Envelope] = ()) -> None:
         self._waiting: dict[int, Envelope] = {envelope.id: envelope for envelope in sorted(envelopes)}
+        self._loaded = frozenset(self._waiting)
         self.reserved = 0  #: places of messages on their way into the store
 
     def __len__(self) -> int:
@@ -29,8 +30,12 @@ class Mailbox:
         return self.reserved + sum(1 for envelope in self._waiting.values() if not envelope.type.startswith("~"))
 
     def put(self, envelope: Envelope) -> None:
-        """A message was accepted. Ids grow, so the order of the dict is the order of acceptance."""
-        self._waiting[envelope.id] = envelope
+        """A message was accepted. Ids grow, so the order of the dict is the order of acceptance.
+
+        One that came while its receiver was being loaded may have been loaded with it, and even taken by now: it is not new.
+        """
+        if envelope.id not in self._loaded:
+            self._waiting[envelope.id] = envelope
 
     def remove(self, envelope: Envelope) -> None:
         """A message was taken."""

@@ -28,6 +28,7 @@ class Request:
     kind: str  #: of the entry that answers it
     name: str
     was: tuple[str, ...] = ()  #: earlier names
+    waits = True  #: it is answered by an entry; False: the driver answers it itself
     ref: str | None = None
 
     def __await__(self) -> Any:
@@ -70,6 +71,7 @@ class Gather(Request):
 
     branches: tuple[Code, ...]
     settle: bool = False
+    waits = False
 
 
 @frozen
@@ -77,6 +79,7 @@ class Join(Request):
     """Wait for the end of a task."""
 
     task: Branch
+    waits = False
 
 
 class Closing(Request):
@@ -105,7 +108,9 @@ class Checkpoint(Request):
     """A method that is one milestone. `run` makes its body; `close` the closing entry's request."""
 
     name: str
+    function: object = None  #: whose name it is
     kind = "checkpoint"
+    waits = False  #: entered; only a recorded one is waited for
 
     def run(self) -> Code:
         raise NotImplementedError

@@ -28,13 +28,14 @@ from actorflow.kernel.branches import Branch, Group, Scope, here, leave
 from actorflow.kernel.branches import driven as driven
 from actorflow.kernel.branches import driver as driver
 from actorflow.kernel.foreign import foreign_error, waiting_line
-from actorflow.kernel.journal import SPOT, Journal
+from actorflow.kernel.journal import NOT_COMPARED, SPOT, Journal
 from actorflow.kernel.requests import (
     Again,
     AgainRaised,
     Asked,
     Broken,
     Checkpoint,
+    Closing,
     Code,
     Finished,
     Gather,
@@ -72,8 +73,8 @@ class Turn:
             now: The wall clock.
             seed: What `random()` and `uuid()` derive from; another one each round.
         """
-        trunk = Branch("", code, context, trunk=True)
         self.journal = Journal(events)
+        trunk = Branch("", code, context, trunk=True)
         self.delivered = 0  #: entries handed over so far: how far the journal reached
         self.now, self.seed = now, seed
         self.state, self.instance = state, instance
@@ -113,6 +114,7 @@ class Turn:
         """Leave memory. Not cancellation: `finally` blocks run because Python runs them, and every verb in them is refused."""
         if self._branches:
             branches, self._branches = list(self._branches.values()), {}
+            self._waiting.clear()  # A branch that is gone takes no message and wants no outcome.
             leave(branches)
 
     __del__ = drop  # Reference counting reaches the turn before the coroutines that it alone holds.
@@ -181,9 +183,12 @@ class Turn:
         try:
             self._go_on()
             for entry in entries:
-                if self._stretch.end is not None:
+                if self._stretch.end is None:
+                    self._hand_over(entry)
+                elif not self._gone(entry.branch) and (entry.kind not in SPOT or self.journal.unclaimed(entry)):
+                    # What its open branches recorded after the code ended, and what it was told on the spot in its last
+                    # stretch, may follow; anything else is of another code.
                     raise Divergence("the end of the run", [f"{entry.kind} {entry.identity}"])
-                self._hand_over(entry)
                 self._go_on()
             if self._stretch.end is None and not self._waiting:
                 raise RuntimeError("all branches wait for each other: a task awaits itself, or two await one another")
@@ -208,11 +213,11 @@ class Turn:
                 raise self._nobody_asks(entry)
             return
         asked = self._waiting.get(entry.branch)
-        if asked is None or asked.identity.n != entry.n or entry.name not in (asked.identity.name, *asked.request.was):
+        if asked is None or asked.identity.n != entry.n or not _names(asked, entry.name):
             raise self._nobody_asks(entry)
         del self._waiting[entry.branch]
         value, error = asked.request.answer(entry)
-        if error is not None:
+        if error is not None and not isinstance(asked.request, Closing):  # A gather hands on what came from elsewhere.
             self._errors.append((error, entry))
         self._runnable.append((self._branches[entry.branch], value, error))
 
@@ -243,11 +248,15 @@ class Turn:
             except Control:
                 raise
             except BaseException as raised:  # noqa: BLE001  (KeyboardInterrupt and the like in durable code are bugs of it)
-                self._ended(branch, None, raised)
+                # Without this frame, which would tie the turn to whoever keeps the error.
+                self._ended(branch, None, raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next))
             else:
                 self._asked(branch, wanted)
 
     def _asked(self, branch: Branch, wanted: object) -> None:
+        if isinstance(wanted, Request) and wanted.waits:  # What most calls are.
+            self._wait(branch, wanted, branch.next(wanted.name))
+            return
         match wanted:
             case Gather():
                 self._gather(branch, wanted)
@@ -255,18 +264,18 @@ class Turn:
                 self._join(branch, task)
             case Checkpoint():
                 self._checkpoint(branch, wanted)
-            case Request():
-                self._wait(branch, wanted, branch.next(wanted.name))
             case _:
                 raise ForeignAwait(waiting_line(branch.coro), repr(wanted))
 
     def _wait(self, branch: Branch, request: Request, identity: Identity) -> None:
         """The branch waits for an entry: the recorded one, or one to be made."""
         asked = self._waiting[branch.path] = Asked(identity, request, branch.context)
-        recorded = self.journal.claim(request.kind, (request.name, *request.was), identity)
+        recorded = self.journal.claim(request.kind, (request.name, *request.was), identity) if self.replaying else None
         if recorded is None:
+            if request.was:
+                self.journal.adopt(request.was, identity)
             self._stretch.asks.append(asked)
-        elif not request.same_input(recorded.input):
+        elif recorded.input != NOT_COMPARED and not request.same_input(recorded.input):
             raise Divergence(
                 f"{request.kind} {identity} with {_short(request.input())}", [f"the same call with {_short(recorded.input)}"]
             )
@@ -299,9 +308,9 @@ class Turn:
     def _ended(self, branch: Branch, value: Any, error: BaseException | None) -> None:
         if error is not None and not self._recorded(error) and (foreign := foreign_error(error)) is not None:
             raise foreign
-        self.journal.close(branch.path)
+        self.journal.close(branch.path, error)
         del self._branches[branch.path]
-        branch.ended = (value, error)
+        branch.end(value, error)
         match branch.owner:
             case Group() as group:
                 self._ended_in_group(group, branch, value, error)
@@ -358,14 +367,16 @@ class Turn:
     # --- checkpoints ----------------------------------------------------------------------------------------------------
 
     def _checkpoint(self, parent: Branch, request: Checkpoint) -> None:
-        self.check_name(request.name, type(request).__name__ + request.name)
+        self.check_name(request.name, request.function)
         identity = parent.next(request.name)
         head = self.journal.head(parent.path)
         if head is not None and head.kind == "checkpoint" and head.n == identity.n and head.name in (request.name, *request.was):
             self._wait(parent, request, identity)
             return
         before = self.state.parts() if parent.trunk and self.state is not None else None
-        path = f"{parent.path}/{request.name}#{identity.n}"
+        # One that was renamed while it was open goes on, and is closed, under the name that its entries have.
+        identity = identity._replace(name=self.journal.begun_as(parent.path, (request.name, *request.was), identity.n))
+        path = f"{parent.path}/{identity.name}#{identity.n}"
         scope = Scope(parent, request, identity, before)
         self._open(Branch(path, request.run(), parent.context, trunk=parent.trunk, owner=scope))
 
@@ -378,6 +389,10 @@ class Turn:
         if scope.before is not None and self.state is not None:
             changed = {name: part for name, part in self.state.parts().items() if scope.before[name] != part}
         self._wait(scope.parent, scope.request.close(value, changed, dropped), scope.identity)
+
+
+def _names(asked: Asked, name: str) -> bool:
+    return name == asked.identity.name or name in asked.request.was
 
 
 def _short(payload: bytes | None) -> str:

@@ -54,6 +54,7 @@ class Cursor:
     last_key: str | None = None  #: of the item just below `low`
     done: int = 0
     set_aside: int = 0
+    spent: bool = False  #: the run was paused because the budget was spent: who goes on gives a new one
     forgiven: int = 0  #: set aside before the last `resume`, which gave a new budget
     forgiven_done: int = 0
     repeated: int = 0  #: finished before a crash, unacknowledged, and done again
@@ -133,7 +134,7 @@ def over_budget(cursor: Cursor, budget: SetAside | None, *, ended: bool) -> bool
 
 def forgive(cursor: Cursor) -> Cursor:
     """A new budget: what was set aside so far counts no more."""
-    return evolve(cursor, forgiven=cursor.set_aside, forgiven_done=cursor.done + cursor.set_aside)
+    return evolve(cursor, spent=False, forgiven=cursor.set_aside, forgiven_done=cursor.done + cursor.set_aside)
 
 
 def progress(cursor: Cursor, *, now: float, since: float, finished_before: int) -> Progress:

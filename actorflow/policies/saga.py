@@ -38,7 +38,7 @@ def pending(events: Sequence[Event]) -> list[Undo]:
     Args:
         events: The round's entries with a `ref` and its undo entries, in journal order.
     """
-    undone = {entry.branch for _, entry in events if entry.kind == "undo"}
+    undone = {entry.branch for _, entry in events if entry.kind == "undo" and entry.status != "failed"}  # A failed one is a try.
     todo = [
         Undo(seq, entry)
         for seq, entry in events

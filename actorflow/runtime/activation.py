@@ -39,7 +39,7 @@ from actorflow.records import (
     Write,
 )
 from actorflow.runtime import reports
-from actorflow.runtime.answers import open_call
+from actorflow.runtime.answers import open_call, unanswered
 from actorflow.runtime.calls import Call, Stopper
 from actorflow.workflow import Answered
 
@@ -58,10 +58,11 @@ class Activation:
         run = loaded.run
         self.host, self.run, self.kind = host, run, kind
         self.round = run.round
+        self.scope = f"{host.lease.store_id}/{run.kind}/{run.key}/{run.round}"  #: of idempotency keys
         self.mailbox = Mailbox(loaded.mailbox)
         self.cursors = {(cursor.branch, cursor.n): cursor.state for cursor in loaded.cursors}
         self.children: dict[Address, int] = {child.address: child.id for child in loaded.children}
-        self.unanswered: dict[int, Envelope] = {}  #: asks that the code has taken and not yet answered
+        self.unanswered = unanswered(run.id, loaded.entries)  #: asks that the code has taken and not yet answered
         self.calls: dict[Asked, Call] = {}
         self.chain = Chain()
         self.status: RunStatus = run.status
@@ -74,7 +75,7 @@ class Activation:
         self.halted: list[Call] = []  #: calls that were open when it was told to stop
         self.proven: Signal | None = None  #: somebody waits to see whether it ends its process again
         self.replayed = False  #: this stretch began with a replay
-        self._events = loaded.entries
+        self.events = loaded.entries  #: until they are replayed
         self._fields_at_start = run.fields if run.fields is not None else run.input
         self.turn: Turn
         self.fields: Fields
@@ -86,23 +87,30 @@ class Activation:
 
     def begin(self) -> None:
         """Drive the code from the top over what is recorded, and go on from there."""
+        stretch = self.replay()
+        if self.run.deadline_at is not None:
+            self.deadline = self.host.timers.at(self.run.deadline_at, self._deadline_passed)
+        for envelope in self.mailbox.all():
+            self._expect(envelope)
+        self.replayed = True
+        self.go(stretch, [])
+        self.replayed = False
+
+    def replay(self) -> Stretch:
+        """Drive the code from the top over what is recorded."""
         instance = self.kind.build(self._fields_at_start, key=self.run.key)
         self.fields = Fields(self.kind, instance)
         self.turn = Turn(
             instance.run(),
             self.host.context.copy(),
-            self._events,
+            self.events,
             state=self.fields,
             instance=instance,
             now=self.host.clock.wall,
             seed=f"{self.run.seed}/{self.round}",
         )
-        self._events = ()
-        if self.run.deadline_at is not None:
-            self.deadline = self.host.timers.at(self.run.deadline_at, self._deadline_passed)
-        self.replayed = True
-        self.go(self.host.loop.hidden(self.turn.begin), [])
-        self.replayed = False
+        self.events = ()
+        return self.host.loop.hidden(self.turn.begin)
 
     def drop(self) -> None:
         """Leave memory; nothing is written. What still runs is cancelled: its outcome could not be recorded."""
@@ -161,6 +169,7 @@ class Activation:
             for asked in stretch.asks:
                 if not self.turn.wants(asked):
                     continue
+                self.host.checked(asked.request.input() or b"", f"input of {asked.request.kind} {asked}")
                 call = open_call(self, asked)
                 answer = call.at_once() if len(writes) < BURST else None
                 if answer is None:
@@ -178,8 +187,10 @@ class Activation:
     def _noted(self, notes: list[Note]) -> Iterable[Write]:
         at = self.host.clock.wall()
         for note in notes:
-            yield new_entry(self.run.id, self.round, note.kind, note.identity, at=at, outcome=note.outcome)
-            if isinstance(note.effect, Answered):
+            answers = isinstance(note.effect, Answered)
+            input_ = b"%d" % note.effect.message if answers else None
+            yield new_entry(self.run.id, self.round, note.kind, note.identity, at=at, input=input_, outcome=note.outcome)
+            if answers:
                 yield from self.answer(note.effect.message, note.effect.value)
 
     def answer(self, message: int, value: bytes) -> list[Write]:
@@ -189,7 +200,11 @@ class Activation:
 
     def place(self, writes: list[Write]) -> None:
         """Where the run stands now: written if it changed."""
-        working = any(call.working for call in self.calls.values())
+        working = False
+        for call in self.calls.values():
+            if call.working:
+                working = True
+                break
         status: RunStatus = "running" if working else "waiting"
         wake_at: float | None = 0.0
         if not working and not self.mailbox.reserved:
@@ -262,11 +277,14 @@ class Activation:
             self.host.ending.cancel(self, envelope.body.decode())
             return
         self.mailbox.put(envelope)
-        if envelope.due_at is not None and envelope.due_at > self.host.clock.wall():
-            self.host.timers.at(envelope.due_at, self._due)
+        self._expect(envelope)
         if self.stopping is None:
             self.serve()
             self.host.rest(self)
+
+    def _expect(self, envelope: Envelope) -> None:
+        if envelope.due_at is not None and envelope.due_at > self.host.clock.wall():
+            self.host.timers.at(envelope.due_at, self._due)
 
     def _due(self) -> None:
         if self.host.live(self) and self.stopping is None:
@@ -333,7 +351,7 @@ class Activation:
         elif recorded is not None:
             self.pause("failure", reports.failed(self, error, recorded), writes)
         elif self.host.tried_before(self.run.id, self.turn.delivered):
-            self.pause("bug", reports.failed(self, error, "run()"), writes)
+            self.pause(pause_reason(error), reports.failed(self, error, "run()"), writes)
         else:  # Once more, from the journal: a restart mends what was only in memory.
             self.halt("restart", writes, lambda: self.host.reload(self))
 
@@ -364,8 +382,9 @@ class Activation:
         encoded = None if report is None else reports.encode(report)
 
         def stopped() -> None:
-            if self.host.live(self):
-                last: list[Write] = [self.state("paused", reason=reason), self.log("paused", name=reason, outcome=encoded)]
+            if self.host.live(self) and self.stopping == "pause":  # A cancel may have overtaken it.
+                wake_at = self.run.deadline_at if reason != "undo" else None  # The deadline is not paused.
+                last: list[Write] = [self.state("paused", reason=reason, wake_at=wake_at), self.log("paused", name=reason, outcome=encoded)]
                 last.append(SetEnd(run=self.run.id, report=encoded or b""))
                 self.submit(last, lambda: self.host.gone(self))
 
@@ -374,6 +393,7 @@ class Activation:
     def _again(self, writes: list[Write]) -> None:
         fields = self.fields.view()
         self.round += 1
+        self.scope = f"{self.host.lease.store_id}/{self.run.kind}/{self.run.key}/{self.round}"
         self.host.forget_bugs(self.run.id)
         if fields != self.view:
             self.view = fields

@@ -20,8 +20,8 @@ from actorflow.clock import Chance, SystemClock
 from actorflow.errors import InvalidState, MailboxFull, RunEnded, RunPaused
 from actorflow.failures import decode_failure
 from actorflow.policies.limits import Limits
-from actorflow.records import ENDED, Address, Envelope, Lease, Loaded, Run, Wake
-from actorflow.runtime import repairs, reports
+from actorflow.records import ENDED, Address, Envelope, Lease, Loaded, Run, SetState, Wake, Write
+from actorflow.runtime import reports
 from actorflow.runtime.host import Host
 from actorflow.runtime.loading import Loading
 from actorflow.runtime.loops import current_loop
@@ -60,13 +60,12 @@ async def write(place: Place, act: Act, values: Mapping[str, Any], *, kinds: dic
 
 
 async def _perform(store: Store, act: Act, values: Mapping[str, Any], kinds: dict[str, Kind], limits: Limits) -> Any:
-    clock = SystemClock()
-    lease = await store.open(now=clock.wall())
+    lease = await store.open(now=SystemClock().wall())
     try:
         outcome: list[Any] = []
         error: Exception | None = None
         async with anyio.create_task_group() as group:
-            host = _Unattended(store, lease, kinds, limits, clock, group)
+            host = _Unattended(store, lease, kinds=kinds, limits=limits, group=group)
             group.start_soon(host.committer.run)
             try:
                 outcome.append(await getattr(_Alone(host), act.name)(**values))
@@ -84,10 +83,9 @@ async def _perform(store: Store, act: Act, values: Mapping[str, Any], kinds: dic
 class _Unattended(Host):
     """A host that loads and runs nothing."""
 
-    def __init__(self, store: Store, lease: Lease, kinds: dict[str, Kind], limits: Limits, clock: SystemClock, group: TaskGroup) -> None:
-        super().__init__(
-            store=store, lease=lease, kinds=kinds, limits=limits, clock=clock, chance=Chance(), loop=current_loop(), group=group
-        )
+    def __init__(self, store: Store, lease: Lease, *, kinds: dict[str, Kind], limits: Limits, group: TaskGroup) -> None:
+        clock, chance, loop = SystemClock(), Chance(), current_loop()
+        super().__init__(store=store, lease=lease, kinds=kinds, limits=limits, clock=clock, chance=chance, loop=loop, group=group)
         self.loading = _Asleep(self)
 
     def new_run(
@@ -106,7 +104,7 @@ class _Asleep(Loading):
     def expect(self, due: float, run: int) -> None:
         pass
 
-    def enter(self, loaded: Loaded, arrivals: list[Envelope]) -> None:
+    def enter(self, loaded: Loaded, arrivals: list[Envelope], *, why: str | None = None) -> None:
         pass
 
 
@@ -117,10 +115,12 @@ class _Alone(Operators):
         run = await self.run(to)
         if run.status in ENDED:
             return False
-        if run.status == "paused":
-            await repairs.cancel_paused(self, run, why)
-        elif run.status != "undoing":
-            await self.write([self.host.envelope(run.id, "~cancel", why.encode(), sender=""), Wake(run.id, 0.0)])
+        if run.status != "undoing" and run.reason != "undo":
+            writes: list[Write] = [self.host.envelope(run.id, "~cancel", why.encode(), sender=""), Wake(run.id, 0.0)]
+            if run.status == "paused":  # Only what waits is looked at by the next holder.
+                now = self.host.clock.wall()
+                writes.append(SetState(run=run.id, status="waiting", reason=None, wake_at=0.0, crashes=0, at=now))
+            await self.write(writes)
         return True
 
     async def pause(self, to: Address) -> None:

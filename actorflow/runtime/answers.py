@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from actorflow.clock import seconds
@@ -20,7 +21,7 @@ from actorflow.errors import (
 from actorflow.failures import decode_failure, describe_failure
 from actorflow.kernel.requests import Asked, Closing
 from actorflow.message import decode_message, reply_type, resolve
-from actorflow.records import ENDED, Address, Consume, Entry, EntryStatus, Envelope, Run, Wake, Write
+from actorflow.records import ENDED, Address, Consume, Entry, EntryStatus, Envelope, Event, Run, Wake, Write
 from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.calls import Call, Sleeping, Stopper, Waiting
 from actorflow.runtime.looping import Looping
@@ -59,6 +60,26 @@ def open_call(activation: Activation, asked: Asked) -> Call:
             raise AssertionError(f"nobody answers {other!r}")
 
 
+def _taken(envelope: Envelope) -> bytes:
+    """What a `receive` records of the message besides its content: its number, and whom an answer goes to if a run asked."""
+    asked = b"" if envelope.reply_to is None else b" %d %s" % (envelope.reply_to, (envelope.key or "").encode())
+    return b"%d%s" % (envelope.id, asked)
+
+
+def unanswered(run: int, events: Iterable[Event]) -> dict[int, Envelope]:
+    """Asks of other runs that the code has taken and not yet answered, as far as they are recorded."""
+    asks: dict[int, Envelope] = {}
+    for _, entry in events:
+        if entry.kind == "receive" and entry.input is not None and b" " in entry.input:
+            number, reply_to, key = entry.input.split(b" ", 2)
+            asks[int(number)] = Envelope(
+                int(number), run, entry.ref or "", key.decode(), b"", "", entry.at, None, int(reply_to), "done"
+            )
+        elif entry.kind == "reply" and entry.input is not None:
+            asks.pop(int(entry.input), None)
+    return asks
+
+
 class Receiving(Waiting):
     """`receive`: the oldest message that fits; with `within`, until its time has come."""
 
@@ -88,7 +109,7 @@ class Receiving(Waiting):
         where = self.request.where
         if where is not None and not where(decode_message(envelope.type, envelope.body)):
             return None
-        entry = self.entry(outcome=envelope.body, ref=envelope.type)._replace(input=b"%d" % envelope.id)
+        entry = self.entry(outcome=envelope.body, ref=envelope.type)._replace(input=_taken(envelope))
         if reply_type(of) in (None, type(None)):
             return entry, [Consume(envelope.id, b"null"), *self.activation.host.reply(envelope, b"null", None)]
         self.activation.unanswered[envelope.id] = envelope
@@ -275,6 +296,11 @@ class Starting(_Sending):
 class Awaiting(Call):
     """`result` of a child: its end comes as a message."""
 
+    def opening(self) -> list[Write]:
+        # Until it is known that a message will come, nothing but this call would wake the run after a crash.
+        self.working = self.of not in self.activation.children
+        return []
+
     @property
     def of(self) -> Address:
         assert isinstance(self.asked.request, ResultOf)
@@ -301,7 +327,17 @@ class Awaiting(Call):
             key = f"watch/{activation.run.id}"
             if await host.store.message(target.id, key) is None and activation.calls.get(self.asked) is self:
                 watch = host.envelope(target.id, "~watch", b"null", key=key, sender=str(activation), reply_to=activation.run.id)
-                activation.submit([watch, Wake(target.id, 0.0)], lambda: None)
+                self._rest([watch, Wake(target.id, 0.0)])
+            elif activation.calls.get(self.asked) is self:
+                self._rest([])
+        else:
+            self._rest([])
+
+    def _rest(self, writes: list[Write]) -> None:
+        """A message will come: until then it only waits."""
+        self.working = False
+        self.activation.place(writes)
+        self.activation.submit(writes, lambda: self.activation.host.rest(self.activation))
 
     def offer(self, envelope: Envelope) -> tuple[Entry, list[Write]] | None:
         if envelope.type != "~child":

@@ -24,7 +24,7 @@ from actorflow.records import Entry, Write
 from actorflow.runtime import reports
 from actorflow.runtime.calls import Abandonable, Stopped
 from actorflow.runtime.workers import Job
-from actorflow.step import Step, StepCall, StepInfo, current, find_step
+from actorflow.step import Step, StepCall, StepInfo, current, find_step, idempotency_key
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -48,10 +48,9 @@ class Attempt(Abandonable):
     _beats = 0
 
     def __init__(self, activation: Activation, asked: Asked) -> None:
-        super().__init__(activation, asked)
-        assert isinstance(asked.request, StepCall)
-        self.request = asked.request
-        self.step: Step = asked.request.step
+        self.activation, self.asked = activation, asked
+        self.request: StepCall = asked.request  # type: ignore[assignment]  # `open_call` has looked.
+        self.step: Step = self.request.step
 
     def opening(self) -> list[Write]:
         journal = self.activation.turn.journal
@@ -64,17 +63,29 @@ class Attempt(Abandonable):
             if self.due_at is not None and self.due_at > self.activation.host.clock.wall():
                 self.working = False
         if intent is not None and intent.attempt >= self.number:
-            self.working = self.step.on_interrupt == "fail"
+            self.working = True  # Until its outcome, or the pause, is recorded: a crash must come back to it.
         elif self.working and self.step.on_interrupt != "retry":
             return [self._intent()]
         return []
 
-    def _intent(self) -> Entry:
-        entry = self.entry(kind="intent", status="", attempt=self.number)
-        self._announced = self.number
-        return entry
+    def maybe_begun(self) -> bool:
+        """True unless the journal proves that an earlier life had not begun the present attempt."""
+        journal, now = self.activation.turn.journal, self.activation.host.clock.wall()
+        tries, intent = journal.tries(self.asked.identity), journal.intent(self.asked.identity)
+        self.number = tries[-1].attempt + 1 if tries else 1
+        if self.step.on_interrupt != "retry":
+            return intent is not None and intent.attempt >= self.number
+        return not tries or (tries[-1].due_at or 0.0) <= now
 
-    _announced = 0
+    def _intent(self) -> Entry:
+        # With input and ref: an operator's decision, or a cancel after a crash, makes the outcome of it.
+        entry = self.entry(kind="intent", status="", attempt=self.number, ref=self.request.ref)
+        return entry._replace(input=self.request.input())
+
+    def announced(self) -> list[Entry]:
+        """What says that it runs now and may have its effect, if it can be undone and has not said so before."""
+        undoable = self._job is not None and self.request.ref is not None
+        return [self._intent()] if undoable and self.step.on_interrupt == "retry" else []
 
     def begin(self) -> None:
         intent = self.activation.turn.journal.intent(self.asked.identity) if self.step.on_interrupt != "retry" else None
@@ -105,14 +116,8 @@ class Attempt(Abandonable):
         if step.timeout_s is not None:
             deadline = moment(host.clock.wall() + step.timeout_s)
             self._deadline = host.deadlines.after(step.timeout_s, self._time_out)
-        info = StepInfo(
-            key=host.idempotency_key(self.activation, self.asked.identity),
-            name=step.name,
-            attempt=self.number,
-            deadline=deadline,
-            progress=self._progress(),
-            beat=self._beat,
-        )
+        key = idempotency_key(self.activation.scope, self.asked.identity)
+        info = StepInfo(key, step.name, self.number, deadline, self._progress(), self._beat)
         context = self.asked.context.copy()
         context.run(current.set, info)
         arguments = self.request.copied_arguments()
@@ -174,7 +179,7 @@ class Attempt(Abandonable):
             self._succeeded(value)
         elif timed_out:
             self._failed(StepTimeout(self.step.name, self.step.timeout_s or 0.0))
-        elif job.cancelled and isinstance(error, anyio.get_cancelled_exc_class()):
+        elif job.ended_by_cancel(error):
             self._was_cancelled()
         elif isinstance(error, anyio.get_cancelled_exc_class()):
             return  # The runtime itself is being torn down: as if the process had died.
@@ -182,9 +187,8 @@ class Attempt(Abandonable):
             self._failed(error)
 
     def _succeeded(self, value: Any) -> None:
-        what = f"outcome of step {self.step.name}"
         try:
-            payload = self.activation.host.checked(self.step.outcome.encode(value, what), what)
+            payload = self.activation.host.checked(self.step.outcome.encode(value, self.step.of_outcome), self.step.of_outcome)
         except ActorflowError as error:
             self._finish(self._entry("failed", error))
             return
@@ -281,9 +285,10 @@ class Attempt(Abandonable):
             self.activation.host.workers.cancel(job)
 
     def forget(self) -> None:
-        for timer in (self._timer, self._deadline):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
 
 
 async def perform(host: Any, step: Step, arguments: dict[str, Any]) -> Any:

@@ -25,10 +25,10 @@ class Call:
 
     working = False  #: True while the run cannot be said to wait only
     due_at: float | None = None  #: when it goes on by itself (wall clock)
+    held = True  #: what led to it is not durable yet
 
     def __init__(self, activation: Activation, asked: Asked) -> None:
         self.activation, self.asked = activation, asked
-        self.held = True  #: what led to it is not durable yet
 
     def opening(self) -> list[Write]:
         """What is recorded in the commit that opens it."""
@@ -171,6 +171,9 @@ class Stopper:
 
 class Abandonable(Call):
     """A call whose work may outlive its cancellation."""
+
+    def drain(self) -> None:
+        """The runtime leaves: cancel what still runs. As if the process had died, but nobody counts it."""
 
     def abandon(self) -> list[Write]:
         """Its grace is over: what to record; whatever it says later is dropped."""

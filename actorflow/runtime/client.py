@@ -38,6 +38,10 @@ LOOK_S_FIRST, LOOK_S_MAX = 0.05, 1.0
 class Client(Front):
     """Runs of a store that another process holds (or that nobody does), from `async with` to its end.
 
+    A `tell` without a key is given one, so that it can be repeated when its holder dies over it; the store keeps the key (a
+    short row) as long as the run. `resume`, `retry`, `skip`, `decide`, `fork` and `prune` are not repeated then, and raise
+    `FateUnknown`.
+
     Args:
         url: `sqlite:///file.db` or `sqlite:////absolute/file.db`, as the service has it.
         actors: Classes whose runs are read while no holder is there (`query`); those that are used here are known by themselves.
@@ -97,7 +101,7 @@ class Client(Front):
 
     async def _call(self, act: Act, values: dict[str, Any]) -> Any:
         if act.name == "tell" and values.get("key") is None:
-            values["key"] = f"tell-{uuid.uuid4().hex}"  # So that it can be repeated when its holder dies over it.
+            values["key"] = f"tell-{uuid.uuid4().hex}"
         if act.name != "ask":
             return await self._until_done(act, values)
         within_s = values["within_s"]
@@ -190,7 +194,7 @@ class _Looks:
         self._seen = None
 
     def busy(self, error: StoreBusy) -> None:
-        """Somebody holds the store and cannot be reached: one that starts, leaves or acts for a moment; or one that never listens.
+        """Somebody holds it and cannot be reached: one that starts, leaves or acts for a moment; or one that never listens.
 
         Raises:
             StoreBusy: It is the latter, or has lasted too long.

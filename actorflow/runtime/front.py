@@ -9,6 +9,7 @@ from actorflow import records
 from actorflow.actor import Actor
 from actorflow.address import Address, Run
 from actorflow.clock import Duration, seconds
+from actorflow.errors import BadDefinition
 from actorflow.operations import OnConflict, Operations, Page
 from actorflow.policies.limits import checked_key
 from actorflow.records import RunQuery
@@ -29,9 +30,7 @@ class Front:
     def _met(self, actor: type[Actor]) -> None:
         """A class was used here."""
 
-    async def start(
-        self, workflow: W, *, key: str, on_conflict: OnConflict = "join", deadline: Duration | None = None
-    ) -> Run[W]:
+    async def start(self, workflow: W, *, key: str, on_conflict: OnConflict = "join", deadline: Duration | None = None) -> Run[W]:
         """Accept a run; it is durable on return and will come to its end, whatever happens to this process.
 
         Args:
@@ -45,6 +44,9 @@ class Front:
             RunPruned: It was used for a run that is gone.
             UnknownKind, BadKey, NotEncodable, TooLarge: Refused at the door.
         """
+        if not isinstance(workflow, Workflow):
+            name = workflow.__qualname__ if isinstance(workflow, type) else "Shop"
+            raise BadDefinition(f"start takes an instance of a workflow, {name}(...), not {workflow!r:.80}.")
         self._met(type(workflow))
         kind = type(workflow).__kind_info__()
         at = records.Address(kind.name, checked_key(key))

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import anyio.to_thread
-from attrs import define, evolve
+from attrs import define
 
 from actorflow.clock import moment
 from actorflow.errors import BadDefinition, StepTimeout
 from actorflow.runtime.attempts import perform
 from actorflow.runtime.workers import Job
-from actorflow.step import Step, StepInfo, current, declaration
+from actorflow.step import Step, StepInfo, current
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -59,20 +59,6 @@ class Bench(Protocol):
     def told(self, hand: Hand, ended: list[tuple[Item, BaseException | None]], trouble: BaseException | None = None) -> None:
         """The hand is free; these attempts have ended. *trouble* kept it from working, whatever the item."""
         ...
-
-
-def callee(do: Callable[[Any], Any]) -> Step:
-    """The declaration behind what a loop does with an item: a step, a step with its first arguments filled in, or a plain
-    function.
-    """
-    found = declaration(do)
-    if found is not None:
-        return found
-    if isinstance(do, partial):
-        inner = declaration(do.func)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-        if inner is not None:
-            return evolve(inner, fn=partial(inner.fn, *do.args, **do.keywords))
-    return Step(do, getattr(do, "__qualname__", "item"))
 
 
 def in_thread(step: Step) -> bool:
@@ -125,8 +111,8 @@ class Hand:
 
     def _told(self, job: Job, _: Any, error: BaseException | None) -> None:
         self.let_go()
-        cancelled = error is not None and isinstance(error, anyio.get_cancelled_exc_class())
-        if cancelled and not job.cancelled:
+        cancelled = error is not None and job.ended_by_cancel(error)
+        if error is not None and not cancelled and isinstance(error, anyio.get_cancelled_exc_class()):
             return  # The runtime itself is being torn down: as if the process had died.
         self.ended(error, cancelled=cancelled)
 

@@ -26,6 +26,7 @@ from actorflow.records import (
     Envelope,
     Identity,
     Lease,
+    Loaded,
     Refusal,
     Run,
     RunStatus,
@@ -41,7 +42,7 @@ from actorflow.runtime.loading import Loading
 from actorflow.runtime.loops import Loop, Signal
 from actorflow.runtime.timers import Timers
 from actorflow.runtime.workers import Workers
-from actorflow.step import Mark, current
+from actorflow.step import Mark, current, idempotency_key
 from actorflow.stores import Store
 from actorflow.stores.committer import Committer
 
@@ -59,13 +60,16 @@ class Waiter:
 
 @define(eq=False)
 class Mail:
-    """The envelopes and answers of one commit: shown to nobody before it is durable."""
+    """The new runs, envelopes and answers of one commit: shown to nobody before it is durable."""
 
     host: Host
+    runs: list[Run]
     envelopes: list[Envelope]
     answers: list[Consume]
 
     def accepted(self) -> None:
+        for run in self.runs:  # At once: whoever writes to it from here on finds it in memory, and nobody loads it, too.
+            self.host.loading.enter(Loaded(run=run), [])
         for envelope in self.envelopes:
             self.host.reserve(envelope, -1)
             self.host.arrived(envelope)
@@ -78,8 +82,7 @@ class Mail:
 
 
 
-
-NO_MAIL = Mail(None, [], [])  # type: ignore[arg-type]  # Most commits are one entry and carry none.
+NO_MAIL = Mail(None, [], [], [])  # type: ignore[arg-type]  # Most commits are one entry and carry none.
 
 
 class Host:
@@ -117,8 +120,7 @@ class Host:
 
     def idempotency_key(self, activation: Activation, identity: Identity) -> str:
         """The same over attempts, crashes and `retry`."""
-        run = activation.run
-        return f"{self.lease.store_id}/{run.kind}/{run.key}/{activation.round}/{identity.branch}/{identity.name}/{identity.n}"
+        return idempotency_key(activation.scope, identity)
 
     def checked(self, payload: bytes, what: str) -> bytes:
         """The payload, if it is not too large to be stored."""
@@ -281,11 +283,12 @@ class Host:
         """Take note of the mail of a commit that is on its way."""
         if len(writes) == 1 and type(writes[0]) is Entry:
             return NO_MAIL
+        runs = [write for write in writes if type(write) is Run and not _inherits(write, writes)]
         envelopes = [write for write in writes if type(write) is Envelope]
         answers = [write for write in writes if type(write) is Consume and write.answer is not None]
         for envelope in envelopes:
             self.reserve(envelope, 1)
-        return Mail(self, envelopes, answers)
+        return Mail(self, runs, envelopes, answers)
 
     def reserve(self, envelope: Envelope, places: int) -> None:
         activation = self.resident.get(envelope.run)
@@ -393,6 +396,11 @@ class Host:
 def ended(run: Run) -> bool:
     """True if nothing more can happen to it."""
     return run.status in ENDED
+
+
+def _inherits(run: Run, writes: Sequence[Write]) -> bool:
+    """True of a fork: it begins with entries, so it has to be loaded."""
+    return any(type(write) is Entry and write.run == run.id and write.kind == "forked" for write in writes)
 
 
 def _blank(name: str) -> Kind:

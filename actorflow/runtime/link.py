@@ -9,7 +9,7 @@ from anyio.abc import ByteStream, TaskStatus
 from attrs import define, field
 
 from actorflow.errors import TooLarge, Undecodable
-from actorflow.runtime.wire import ANSWER_BYTES_MAX, HELLO, VERSION, Act, Frame, Garbled, Inbox, Outbox, decode_error
+from actorflow.runtime.wire import ANSWER_BYTES_MAX, FORGET, HELLO, VERSION, Act, Frame, Garbled, Inbox, Outbox, decode_error
 
 HELLO_S = 10.0
 """How long a holder may take to answer a hello. One that takes longer is stopped, or its loop is blocked."""
@@ -52,7 +52,7 @@ class Link:
         return self._outbox.frames
 
     async def run(self, *, task_status: TaskStatus[Exception | None]) -> None:
-        """Say hello, report (None, or why this holder is not to be spoken to), then hand out answers until the connection ends."""
+        """Say hello, report None or why this holder is not to be spoken to, then hand out answers until the connection ends."""
         try:
             async with self._stream, anyio.create_task_group() as group:
                 group.start_soon(self._outbox.run)
@@ -121,7 +121,7 @@ class Link:
         finally:
             del self._replies[number]
             if reply.frame is None and not self.closed.is_set():
-                self._outbox.put(number, "cancel", b"null")
+                self._outbox.put(number, FORGET, b"null")
         match reply.frame:
             case None if self._farewell is not None:
                 raise self._farewell

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 from attrs import define, field
 
-from actorflow.errors import ActorflowError, StoreError, Undecodable
+from actorflow.errors import StoreError, Undecodable
 from actorflow.records import ENDED, Commit, Envelope, Loaded
 from actorflow.runtime import reports
 from actorflow.runtime.loops import Signal
@@ -35,6 +35,7 @@ class Loading:
     host: Host
     _queue: deque[int] = field(factory=deque, init=False)
     _arrivals: dict[int, list[Envelope]] = field(factory=dict, init=False)  #: by run that is queued or being loaded
+    _once_more: set[int] = field(factory=set, init=False)  #: runs that were wanted while they were being loaded
     _wake: anyio.Event | None = field(default=None, init=False)
     _horizon: tuple[float, int] = field(default=(-math.inf, 0), init=False)  #: all rows up to here are known
     _loaded: dict[int, Signal] = field(factory=dict, init=False)  #: for who waits until it is loaded
@@ -48,7 +49,9 @@ class Loading:
             if envelope is not None:
                 self.host.resident[run].arrived(envelope)
             return
-        if run not in self._arrivals:
+        if run in self._arrivals:
+            self._once_more.add(run)
+        else:
             self._arrivals[run] = []
             self._queue.append(run)
             if self._wake is not None:
@@ -104,6 +107,9 @@ class Loading:
         finally:
             limiter.release_on_behalf_of(run)
             self._arrivals.pop(run, None)
+            if run in self._once_more:  # It was dropped again while it was being loaded.
+                self._once_more.discard(run)
+                self.wake(run)
             if (signal := self._loaded.pop(run, None)) is not None:
                 signal.set()
 
@@ -115,7 +121,11 @@ class Loading:
             if record is not None and record.status not in (*ENDED, "paused"):
                 self.host.committer.submit(Commit(tuple(self.host.unreadable(record, error))), lambda _: None)
             return
-        if loaded is None or run in self.host.resident:
+        if loaded is None:
+            return
+        if (activation := self.host.resident.get(run)) is not None:  # Somebody else was quicker.
+            for envelope in self._arrivals.get(run, []):
+                activation.arrived(envelope)
             return
         if SUSPECT_CRASHES <= loaded.run.crashes < self.host.limits.crashes_max:
             self.host.spawn(lambda: self._alone(run))
@@ -134,31 +144,41 @@ class Loading:
                 with anyio.move_on_after(SUSPECT_ALONE_S):
                     await activation.proven.wait()
 
-    def enter(self, loaded: Loaded, arrivals: list[Envelope]) -> None:
-        """Put a run into memory and let it go on."""
+    def enter(self, loaded: Loaded, arrivals: list[Envelope], *, why: str | None = None) -> None:
+        """Put a run into memory and let it go on; or cancel it, with *why*."""
         from actorflow.runtime.activation import Activation  # noqa: PLC0415  (host -> loading -> activation -> host)
 
         host, run = self.host, loaded.run
-        if run.status in ENDED or run.status == "paused" or host.closing:
+        if host.closing or run.id in host.resident:
+            return
+        mail = {envelope.id: envelope for envelope in (*loaded.mailbox, *arrivals)}.values()
+        if run.status in ENDED:
+            if mail:
+                host.ending.too_late(run, list(mail))
+            return
+        cancel = next((e for e in mail if e.type == "~cancel"), None)
+        why = cancel.body.decode() if cancel is not None else why
+        late = run.deadline_at is not None and run.deadline_at <= host.clock.wall()
+        if run.status == "paused" and (run.reason == "undo" or not (late or why is not None)):
             return
         activation = Activation(host, loaded, host.kind_of(run.kind))
         host.add(activation)
         for envelope in arrivals:
             activation.mailbox.put(envelope)
-        cancel = next((e for e in activation.mailbox.all() if e.type == "~cancel"), None)
         if run.status == "undoing":
             host.ending.resume(activation)
-        elif cancel is not None:
-            activation.mailbox.remove(cancel)
-            host.ending.cancel(activation, cancel.body.decode())
+        elif why is not None:
+            if cancel is not None:
+                activation.mailbox.remove(cancel)
+            host.ending.cancel(activation, why)
+        elif late:
+            host.ending.time_out(activation)
         elif run.crashes >= host.limits.crashes_max:
             what = f"its process ended {run.crashes} times while it was at work"
             activation.pause("interrupted", reports.plain("interrupted", what, str(run.address)), [])
         elif run.kind not in host.kinds:
             what = f"no class of kind {run.kind!r} is registered"
             activation.pause("unregistered", reports.plain("unregistered", what, str(run.address)), [])
-        elif run.deadline_at is not None and run.deadline_at <= host.clock.wall():
-            host.ending.time_out(activation)
         else:
             self._begin(activation)
 
@@ -168,5 +188,6 @@ class Loading:
         assert isinstance(activation, Activation)
         try:
             activation.begin()
-        except (Undecodable, ActorflowError, TypeError) as error:
-            activation.pause("undecodable", reports.plain("undecodable", str(error), str(activation)), [])
+        except Exception as error:  # noqa: BLE001  (whatever a validator of today's class raises)
+            what = f"{type(error).__qualname__}: {error}"
+            activation.pause("undecodable", reports.plain("undecodable", what, str(activation)), [])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sized
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,10 @@ from actorflow.policies.retry import RetryAfter
 from actorflow.records import SetCursor, Write
 from actorflow.runtime import reports
 from actorflow.runtime.calls import Abandonable, Stopped
-from actorflow.runtime.hands import Hand, Item, TaskHand, ThreadHand, callee, in_thread
+from actorflow.runtime.hands import Hand, Item, TaskHand, ThreadHand, in_thread
 from actorflow.runtime.loops import Signal
 from actorflow.runtime.sources import Reading, takes_after
-from actorflow.verbs import Each
+from actorflow.verbs import Each, callee
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -86,7 +87,7 @@ class Looping(Abandonable):
         if self._resumed:
             again = max(0, self.cursor.started - self.cursor.done - self.cursor.set_aside)
             self.cursor = evolve(self.cursor, repeated=self.cursor.repeated + again)
-            if cursors.over_budget(self.cursor, self.request.on_error, ended=False):
+            if self.cursor.spent:
                 self.cursor = cursors.forgive(self.cursor)
         items = self.request.items
         self._set_total(self.request.total if self.request.total is not None else len(items) if isinstance(items, Sized) else None)
@@ -94,7 +95,7 @@ class Looping(Abandonable):
 
     def _set_total(self, total: int | None) -> None:
         self.cursor = evolve(self.cursor, total=total)
-        self.activation.cursors[self.asked.identity.branch, self.asked.identity.n] = cursor_coder.encode(self.cursor, "cursor")
+        self._set_cursor()
 
     # --- reading --------------------------------------------------------------------------------------------------------
 
@@ -112,18 +113,23 @@ class Looping(Abandonable):
         skips = before.low and before.last_key is not None and takes_after(self.request.items)
         index = start = before.low if skips else 0
         reading = Reading(self.request.items, before.last_key if skips else None, self.host.loop, self.context)
-        async for chunk in reading.chunks():
-            if reading.size is not None and self.cursor.total is None:
-                self._set_total(start + reading.size)
-            for value in chunk:
-                if index >= before.low - 1:
-                    key = str(self.request.key(value))
-                    if index == before.low - 1 and key != before.last_key:
-                        raise Divergence(f"item {index} with key {key!r}", [f"key {before.last_key!r} there"])
-                    if not cursors.finished(before, index):
-                        await self._put(Item(index, key, value))
-                index += 1
-            self._go_on()
+        async with aclosing(reading.chunks()) as chunks:
+            async for chunk in chunks:
+                if reading.size is not None and self.cursor.total is None:
+                    self._set_total(start + reading.size)
+                for value in chunk:
+                    await self._read_one(index, value, before)
+                    index += 1
+                self._go_on()
+
+    async def _read_one(self, index: int, value: Any, before: Cursor) -> None:
+        if index < before.low - 1:
+            return
+        key = str(self.request.key(value))
+        if index == before.low - 1 and key != before.last_key:
+            raise Divergence(f"item {index} with key {key!r}", [f"key {before.last_key!r} there"])
+        if not cursors.finished(before, index):
+            await self._put(Item(index, key, value))
 
     async def _put(self, item: Item) -> None:
         while not self._has_room():
@@ -230,14 +236,17 @@ class Looping(Abandonable):
         self._writing, self._keys = self._keys, {}
         started = max((self._started, *(hand.started() for hand in self._hands)))
         self.cursor = cursors.advance(self.cursor, self._writing, bad=bad, started=started)
-        state = cursor_coder.encode(self.cursor, "cursor")
-        branch, _, n = self.asked.identity
-        self.activation.cursors[branch, n] = state
-        writes: list[Write] = [SetCursor(self.activation.run.id, self.activation.round, branch, n, state)]
+        writes: list[Write] = [self._set_cursor()]
         for item in bad:
             text = f"{item.index}:{item.key}: {item.error}"
             writes.append(self.entry(kind="set_aside", status="failed", outcome=_text_coder.encode(text, "bad item")))
         return writes
+
+    def _set_cursor(self) -> SetCursor:
+        branch, _, n = self.asked.identity
+        state = cursor_coder.encode(self.cursor, "cursor")
+        self.activation.cursors[branch, n] = state
+        return SetCursor(self.activation.run.id, self.activation.round, branch, n, state)
 
     def _written(self) -> None:
         self._open -= len(self._writing)
@@ -307,7 +316,8 @@ class Looping(Abandonable):
             case Divergence():
                 self.activation.pause("diverged", reports.plain("diverged", str(failure), where), writes)
             case _Spent():
-                self.activation.pause("budget", self._spent(where), writes)
+                self.cursor = evolve(self.cursor, spent=True)
+                self.activation.pause("budget", self._spent(where), [*writes, self._set_cursor()])
             case _Bad(item=item, error=error):
                 what = f"item {item.index}:{item.key}: {_text(error)}"
                 report = reports.plain("failure", what, where, attempt=item.attempt)

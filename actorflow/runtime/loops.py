@@ -28,6 +28,10 @@ class Loop(Protocol):
         """Something to await once, and what ends that wait: the price of one future."""
         ...
 
+    def cancelled(self) -> bool:
+        """True if the current task was cancelled by hand and not by a scope, which only asyncio allows."""
+        ...
+
 
 class AsyncioLoop:
     """asyncio, with or without uvloop."""
@@ -58,6 +62,10 @@ class AsyncioLoop:
                 future.set_result(None)
 
         return future, wake
+
+    def cancelled(self) -> bool:
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
 
 
 class TrioLoop:
@@ -90,6 +98,9 @@ class TrioLoop:
     def parked(self) -> tuple[Awaitable[Any], Callable[[], object]]:
         wait = _TrioWait(self._trio.lowlevel)
         return wait, wait.wake
+
+    def cancelled(self) -> bool:
+        return False
 
 
 class _TrioWait:

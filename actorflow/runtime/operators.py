@@ -95,12 +95,15 @@ class Operators:
 
         Raises:
             UnknownRun: There is none.
+            RunPruned: There was one; only its key is left.
         """
         if self.host.closing:
             raise StoreStopped("the runtime is shutting down")
         found = await self.host.find(to, whole=whole)
         if found is None:
             raise UnknownRun(to)
+        if not found.input:
+            raise RunPruned(to)
         return found
 
     # --- start ----------------------------------------------------------------------------------------------------------

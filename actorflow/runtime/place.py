@@ -10,13 +10,14 @@ import os
 import stat
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import anyio
 from anyio.abc import ByteStream
 from attrs import frozen
 
 from actorflow.errors import StoreUnavailable
+from actorflow.runtime.pipe import connect
 from actorflow.stores.filelock import FileLock
 
 LOOPBACK: bool = sys.platform == "win32"
@@ -70,7 +71,7 @@ class Place:
                 f"{url!r} names no file that two processes could share: write sqlite:///file.db or sqlite:////absolute/file.db. "
                 f"For memory:// use the verbs of its Runtime."
             )
-        return cls(os.path.abspath(path[1:]))
+        return cls(os.path.abspath(path[1:]))  # noqa: PTH100  (as the store does it: a link stays one)
 
     @property
     def lock_path(self) -> str:
@@ -82,12 +83,12 @@ class Place:
         Raises:
             StoreUnavailable: There is none, or it is another user's.
         """
-        if not os.path.exists(self.path):
+        if not Path(self.path).exists():
             raise StoreUnavailable(
                 f"there is no database {self.path}, and a client makes none. See that the URL names the file that the service "
                 f"uses, or start the service first."
             )
-        if os.path.exists(self.lock_path) and not os.access(self.lock_path, os.R_OK | os.W_OK):
+        if Path(self.lock_path).exists() and not os.access(self.lock_path, os.R_OK | os.W_OK):
             raise StoreUnavailable(f"{self.lock_path} belongs to another user. Run this as the user who runs the service.")
 
     def facts(self) -> Facts:
@@ -115,13 +116,11 @@ class Place:
         beside = f"{self.path}.sock"
         if len(os.fsencode(beside)) <= SOCKET_PATH_BYTES_MAX:
             return beside
-        directory = os.path.join(tempfile.gettempdir(), f"actorflow-{os.getuid()}")
-        path = os.path.join(directory, f"{store_id[:16]}.sock")
+        path = Path(tempfile.gettempdir(), f"actorflow-{os.getuid()}", f"{store_id[:16]}.sock")
         if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
-            directory = f"/tmp/actorflow-{os.getuid()}"  # noqa: S108  (made 0700, and looked at before it is used)
-            path = os.path.join(directory, f"{store_id[:16]}.sock")
-        _own_directory(directory)
-        return path
+            path = Path("/tmp", *path.parts[-2:])  # noqa: S108  (made 0700, and looked at before it is used)
+        _own_directory(path.parent)
+        return str(path)
 
 
 def place_of(store: object) -> Place | None:
@@ -140,19 +139,21 @@ async def reach(facts: Facts) -> ByteStream | None:
     try:
         if facts.token:
             host, _, port = facts.socket.rpartition(":")
-            return await anyio.connect_tcp(host, int(port))
-        return await anyio.connect_unix(facts.socket)
+            return await connect((host, int(port)))
+        return await connect(facts.socket)
     except PermissionError as error:
-        raise StoreUnavailable(f"this user may not connect to {facts.socket}. Run this as the user who runs the service.") from error
+        raise StoreUnavailable(
+            f"this user may not connect to {facts.socket}. Run this as the user who runs the service."
+        ) from error
     except (OSError, ValueError):
         return None  # What the lock file says is old: the holder has gone, or is about to go.
 
 
-def _own_directory(path: str) -> None:
+def _own_directory(path: Path) -> None:
     try:
-        os.mkdir(path, 0o700)
+        path.mkdir(0o700)
     except FileExistsError:
-        found = os.lstat(path)
+        found = path.lstat()
         # In a directory that all may write to somebody else may have made it first, to listen in our place.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
             raise PermissionError(f"{path} is not a directory of this user alone (0700); remove it") from None

@@ -9,18 +9,20 @@ from attrs import evolve
 
 from actorflow.errors import GaveUp, InvalidState, KeyTaken, RunCancelled, RunEnded
 from actorflow.failures import encode_failure
-from actorflow.kernel.journal import DELIVERED
+from actorflow.kernel.journal import DELIVERED, NOT_COMPARED, SPOT
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.operations import Decision
 from actorflow.policies.failure import FailureReport
 from actorflow.policies.saga import UNDO_BRANCH
 from actorflow.records import (
     ENDED,
+    LOG_ONLY,
     Address,
     Entry,
     EntryStatus,
     Event,
     Identity,
+    Loaded,
     PauseReason,
     Run,
     RunStatus,
@@ -77,8 +79,26 @@ async def resume(operators: Operators, run: Run) -> None:
     if run.status != "paused":
         return
     status: RunStatus = "undoing" if run.reason == "undo" else "waiting"
-    await operators.write([_state(operators, run, status), _log(operators, run, "resumed"), SetEnd(run=run.id, report=b"")])
+    writes: list[Write] = [_state(operators, run, status), _log(operators, run, "resumed"), SetEnd(run=run.id, report=b"")]
+    if run.reason == "bug" and (closings := _last_closings(await _entries(operators, run))):
+        writes.append(SetAsideEntries(run.id, closings))
+    await operators.write(writes)
     _go_on(operators, run)
+
+
+def _last_closings(events: Sequence[Event]) -> tuple[int, ...]:
+    """The gathers that an error of the code itself closed, with what they cancelled.
+
+    Such an error is not journaled: mended code does not raise it, and asks for no such end. Code that is as it was closes
+    them once more.
+    """
+    seqs: list[int] = []
+    for seq, entry in reversed(events):
+        if entry.kind == "gather" or entry.status == "cancelled":
+            seqs.append(seq)
+        elif entry.kind in DELIVERED:
+            break
+    return tuple(sorted(seqs))
 
 
 async def _entries(operators: Operators, run: Run) -> list[Event]:
@@ -178,12 +198,10 @@ def _decided(operators: Operators, intent: Entry, status: EntryStatus, outcome: 
 
 
 async def cancel_paused(operators: Operators, run: Run, why: str) -> None:
-    """A paused run is not driven: it goes straight to its undos."""
-    outcome = encode_failure(RunCancelled(run.address, why))
-    writes: list[Write] = [_state(operators, run, "undoing"), SetEnd(run=run.id, outcome=outcome, report=b"")]
-    writes.append(_log(operators, run, "cancelling", why[:200]))
-    await operators.write(writes)
-    _go_on(operators, run)
+    """Load it to end it; what its code would ask now may have begun, and is undone, too."""
+    loaded = await operators.host.store.load(run.id)
+    if loaded is not None and loaded.run.status == "paused":
+        operators.host.loading.enter(loaded, [], why=why)
 
 
 async def fork(operators: Operators, run: Run, key: str, at: int | None, input: bytes | None, *, keep: bool) -> None:
@@ -191,9 +209,8 @@ async def fork(operators: Operators, run: Run, key: str, at: int | None, input: 
     host = operators.host
     if run.status not in ENDED and run.status != "paused":
         raise InvalidState("fork", run.address, run.status, "`pause` or `cancel` it first.")
-    past = await host.store.history(run.id, limit=HISTORY_MAX)
     loaded = await host.store.load(run.id)
-    current = [event for event in past if event.entry.round == run.round]
+    current = _not_set_aside(await host.store.history(run.id, limit=HISTORY_MAX), loaded)
     cut = next((event for event in current if event.seq == at), None)
     if at is not None and cut is None:
         raise InvalidState("fork", run.address, f"without event {at} in its current round", "Take `seq` from its history.")
@@ -216,16 +233,37 @@ async def fork(operators: Operators, run: Run, key: str, at: int | None, input: 
     host.loading.wake(new.id)
 
 
+def _not_set_aside(past: Sequence[Event], loaded: Loaded | None) -> list[Event]:
+    """Events of the current round, folded ones too, without what a `retry` or `skip` set aside.
+
+    Outside of folds, what replay sees is known. Inside, what was set aside was asked again: the last of its identity counts.
+    """
+    assert loaded is not None
+    seen = {event.seq for event in loaded.entries}
+    folds = [f"{e.branch}/{e.name}#{e.n}" for _, e in loaded.entries if e.kind == "checkpoint"]
+
+    def folded(branch: str) -> bool:
+        return any(branch == fold or branch.startswith(f"{fold}/") for fold in folds)
+
+    current = [event for event in past if event.entry.round == loaded.run.round]
+    last = {(event.entry.kind, event.entry.identity): event.seq for event in current}
+    logged = [event for event in current if event.entry.kind in LOG_ONLY]
+    kept = [e for e in current if e.seq in seen or (folded(e.entry.branch) and last[e.entry.kind, e.entry.identity] == e.seq)]
+    return sorted((*kept, *logged))
+
+
 def _inherited(events: Sequence[Event], cut: Event | None, run: int, *, compare: bool) -> list[Write]:
     """Copies of the entries that the fork begins with; not undone by it, so without their `ref`."""
     kept: list[Write] = []
     for seq, entry in events:
         before = cut is None or seq < cut.seq
         elsewhere = cut is not None and not _same_line(entry.branch, cut.entry.branch) and entry.status == "ok"
-        inherited = entry.kind in (*DELIVERED, "now", "patch") and (before or elsewhere)
+        inherited = entry.kind in (*DELIVERED, *SPOT, "patch") and (before or elsewhere)
         failed_last = cut is None and entry.kind in DELIVERED and entry.status in ("failed", "timeout", "interrupted", "cancelled")
         if inherited and not (failed_last and not before):
-            kept.append(entry._replace(run=run, ref=entry.ref if entry.kind == "receive" else None, input=entry.input if compare else b"~"))
+            taken = entry.kind == "receive"  # Its number is what `reply` answers; whoever asked is answered by the original.
+            input_ = (entry.input or b"").partition(b" ")[0] or None if taken else entry.input if compare else NOT_COMPARED
+            kept.append(entry._replace(run=run, ref=entry.ref if taken else None, input=input_))
     return kept
 
 

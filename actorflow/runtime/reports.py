@@ -6,7 +6,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from actorflow.codec import coder
-from actorflow.errors import ForeignAwait, NotEncodable, TooLarge
+from actorflow.errors import ForeignAwait
 from actorflow.policies.failure import REMEDIES, FailureReport, classify, pause_reason
 from actorflow.records import Entry, Identity, PauseReason
 
@@ -45,7 +45,7 @@ def broken(activation: Activation, error: BaseException) -> FailureReport:
 def failed(activation: Activation, error: BaseException, where: Entry | str) -> FailureReport:
     """A recorded failure that nobody caught, or an unexpected exception of `run` itself."""
     recorded = where if isinstance(where, Entry) else None
-    reason: PauseReason = "failure" if recorded is not None or isinstance(error, NotEncodable | TooLarge) else "bug"
+    reason: PauseReason = "failure" if recorded is not None else pause_reason(error)
     return FailureReport(
         failure=classify(error, activation.kind.fails),
         reason=reason,

@@ -16,7 +16,7 @@ from actorflow.errors import BadDefinition, OutsideTurn, StoreStopped
 from actorflow.operations import Operations
 from actorflow.policies.limits import Limits
 from actorflow.records import Commit, Write
-from actorflow.runtime.attempts import Attempt
+from actorflow.runtime.calls import Abandonable
 from actorflow.runtime.front import Front
 from actorflow.runtime.host import Host
 from actorflow.runtime.loops import current_loop
@@ -145,10 +145,10 @@ class Runtime(Front):
     async def _drain(self, host: Host) -> None:
         """Begin nothing new; let running steps finish and record them; leave the rest to the next holder."""
         host.closing = True
-        attempts: list[Attempt] = []
+        working: list[Abandonable] = []
         left = set(host.resident.values())
         for activation in list(left):
-            attempts.extend(call for call in activation.calls.values() if isinstance(call, Attempt))
+            working.extend(call for call in activation.calls.values() if isinstance(call, Abandonable))
             if activation.stopping is None:
                 activation.halt("drain", [], lambda activation=activation: left.discard(activation))  # type: ignore[misc]
             else:
@@ -158,8 +158,8 @@ class Runtime(Front):
                 while left and host.committer.stopped is None:
                     await anyio.sleep(0.005)
             if left:
-                for attempt in attempts:
-                    attempt.drain()
+                for call in working:
+                    call.drain()
         released: list[Write] = []
         for activation in host.resident.values():
             if activation.status == "running":
@@ -191,7 +191,7 @@ class Runtime(Front):
 def _registered(actors: Sequence[type[Actor]]) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     for cls in actors:
-        if not issubclass(cls, Actor):
+        if not (isinstance(cls, type) and issubclass(cls, Actor)):  # type: ignore[redundant-expr]
             raise BadDefinition(f"Runtime(actors=[...]) takes classes derived from Workflow, not {cls!r}.")
         kind = cls.__kind_info__()
         if kind.name in kinds:

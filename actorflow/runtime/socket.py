@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
+import socket
+from pathlib import Path
 
 import anyio
-from anyio.abc import ByteStream, Listener, SocketAttribute, TaskGroup
+from anyio.abc import ByteStream, TaskGroup
 from attrs import define, field
 
 from actorflow.errors import Refused, StoreBusy, StoreStopped, StoreUnavailable, TooManyCalls
@@ -20,8 +21,22 @@ from actorflow.message import decode_message
 from actorflow.records import Lease
 from actorflow.runtime import place as places
 from actorflow.runtime.operators import Operators
+from actorflow.runtime.pipe import accept, close, listen_loopback, listen_unix
 from actorflow.runtime.place import Announces, Place, place_of, reach
-from actorflow.runtime.wire import ACTS, ANSWER_BYTES_MAX, HELLO, VERSION, Act, Frame, Garbled, Inbox, Outbox, encode_error, frame_bytes_max
+from actorflow.runtime.wire import (
+    ACTS,
+    ANSWER_BYTES_MAX,
+    FORGET,
+    HELLO,
+    VERSION,
+    Act,
+    Frame,
+    Garbled,
+    Inbox,
+    Outbox,
+    encode_error,
+    frame_bytes_max,
+)
 from actorflow.stores import Store
 
 log = logging.getLogger("actorflow")
@@ -98,47 +113,42 @@ class Server:
             StoreUnavailable: There is no place for a socket.
         """
         try:
-            listener = await self._listener()
+            listener = self._listener()
         except OSError as error:
             raise StoreUnavailable(
                 f"no socket could be opened for {Place.of(self.store.url).path} ({error}), so that no other process could reach "
                 f"this one. Mend that, or pass `socket=False`."
             ) from error
-        if self._path is not None:
-            where = self._path
-        else:
-            where = f"127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+        where = self._path or f"127.0.0.1:{listener.getsockname()[1]}"
         self.group.start_soon(self._serve, listener)
         await self.store.announce(socket=where, token=self._token)
 
-    async def _listener(self) -> Listener[ByteStream]:
+    def _listener(self) -> socket.socket:
         if places.LOOPBACK:
             self._token = secrets.token_hex(16)
-            listener: Listener[ByteStream] = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
-            return listener
+            return listen_loopback()
         path = Place.of(self.store.url).socket_path(self.operators.host.lease.store_id)
-        # What a holder that died has left there is replaced. Until its mode is set nobody can connect: it does not listen yet.
-        unix: Listener[ByteStream] = await anyio.create_unix_listener(path, mode=0o600)
+        listener = listen_unix(path)
         self._path = path
-        return unix
+        return listener
 
     def close(self) -> None:
         """Let nobody in any more. Whoever is in stays until the runtime ends. Idempotent."""
         self._accepting.cancel()
         if self._path is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self._path)
+                Path(self._path).unlink()
             self._path = None
 
-    async def _serve(self, listener: Listener[ByteStream]) -> None:
+    async def _serve(self, listener: socket.socket) -> None:
         try:
             with self._accepting:
-                await listener.serve(self._connected, self.group)
+                while True:
+                    self.group.start_soon(self._connected, await accept(listener))
         except OSError:
             log.exception("the socket for clients has failed; none can connect until the runtime is started again")
         finally:
-            with anyio.CancelScope(shield=True):
-                await listener.aclose()
+            close(listener)
 
     async def _connected(self, stream: ByteStream) -> None:
         """One client, from its first frame to its last. What goes wrong here is its trouble alone."""
@@ -164,7 +174,8 @@ class Server:
         said = HELLO.decode(frame.body, "hello")
         if said["version"] != VERSION:
             raise Refused(
-                f"this client speaks version {said['version']} and the holder version {VERSION}: install the same actorflow at both sides."
+                f"this client speaks version {said['version']} and the holder version {VERSION}: install the same actorflow at "
+                f"both sides."
             )
         if not secrets.compare_digest(said["token"].encode(), self._token.encode()):
             raise Refused("the client does not know the token in the lock file.")
@@ -221,7 +232,7 @@ class _Connection:
 
     async def _take(self, frame: Frame) -> None:
         number, word, body = frame
-        if word == "cancel":
+        if word == FORGET:
             if (scope := self._waiting.get(number)) is not None:
                 scope.cancel()
         elif number == 0 or number in self._waiting:

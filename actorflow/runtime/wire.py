@@ -8,7 +8,7 @@ and asks `7 status {"to":{"kind":"Checkout","key":"o1"}}`; the answers come in a
     7 paused <report>    it raised `RunPaused` (whose report is a value of its own)
     7 leaving null       nothing was done: the holder is on its way out, ask the next one once this connection is closed
 
-`7 cancel null` says that nobody waits for 7 any more. Frames with the number 0 are about the connection: the client opens with
+`7 forget null` says that nobody waits for 7 any more. Frames with the number 0 are about the connection: the client opens with
 `0 hello`, the holder answers so, or says `0 failed` as its last words.
 
 The words of calls are the methods of `Operations`, and how their arguments and values are written follows from its signatures.
@@ -36,6 +36,8 @@ from actorflow.policies.limits import checked_key
 from actorflow.records import Address
 
 VERSION = 1
+
+FORGET = "forget"  #: the one word of a client, but hello, that is no operation
 
 ANSWER_BYTES_MAX = 64 << 20
 """One answer. A page of a thousand runs with long reports has some megabytes; what is over this is no page for a person."""
@@ -131,7 +133,9 @@ def _act(name: str, method: Callable[..., Any]) -> Act:
 
 
 ACTS: dict[str, Act] = {
-    name: _act(name, method) for name, method in vars(Operations).items() if inspect.isfunction(method) and not name.startswith("_")
+    name: _act(name, method)
+    for name, method in vars(Operations).items()
+    if inspect.isfunction(method) and not name.startswith("_")
 }
 
 
@@ -164,8 +168,8 @@ def encode_error(error: Exception) -> tuple[str, bytes]:
     """The word and body that tell *error*."""
     match error:
         case RunPaused(report=None | FailureReport()):
-            values = {"actor": isinstance(error, ActorPaused), "address": error.address, "reason": error.reason, "report": error.report}
-            return "paused", _paused.encode(values, "report")
+            facts = {"address": error.address, "reason": error.reason, "report": error.report}
+            return "paused", _paused.encode({"actor": isinstance(error, ActorPaused), **facts}, "report")
         case _:
             return "failed", encode_failure(error)
 

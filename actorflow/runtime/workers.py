@@ -8,6 +8,7 @@ its step must not reach the next one.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
@@ -22,29 +23,34 @@ from actorflow.runtime.loops import Loop, Signal
 SLICE = 64  #: steps in a row before the loop gets a turn: some 0.5 ms
 
 
-@define(eq=False)
-class Job:
-    """One attempt. Awaiting it performs it in its context and tells its outcome, once; after `abandon` it tells nobody."""
+Tell = Callable[["Job", Any, BaseException | None], object]
 
-    call: Callable[[], Coroutine[Any, Any, Any]]
-    context: Context
-    tell: Callable[[Job, Any, BaseException | None], object] | None
-    cancelled: bool = False  #: we cancelled it; whatever comes out now is the end of that
-    begun: bool = False
+
+class Job:
+    """One attempt. Awaiting it performs it in its context and tells its outcome, once; without `tell` it tells nobody."""
+
+    cancelled = False  #: we cancelled it; whatever comes out now is the end of that
+    begun = False
+    blocked = False
     on_block: Callable[[Job], object] | None = None
-    blocked: bool = False
     worker: anyio.CancelScope | None = None
+
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, Any]], context: Context, tell: Tell | None) -> None:
+        self.call, self.context, self.tell = call, context, tell
 
     def done(self, value: Any, error: BaseException | None) -> None:
         tell, self.tell = self.tell, None
         if tell is not None:
             tell(self, value, error)
 
+    def ended_by_cancel(self, error: BaseException | None) -> bool:
+        """True if this is the end of a job that we cancelled."""
+        return self.cancelled and isinstance(error, (NotBegun, anyio.get_cancelled_exc_class()))
+
     def __await__(self) -> Generator[Any, Any, None]:
         self.begun = True
-        run = self.context.run
         try:
-            value = yield from self._perform(run)
+            value = yield from self._perform(self.context.run)
         except anyio.get_cancelled_exc_class() as cancel:
             if self.cancelled or self._ours():
                 self.done(None, cancel)
@@ -84,6 +90,10 @@ class Job:
                 resume, sent = coro.throw, thrown
 
 
+class NotBegun(BaseException):
+    """The job was cancelled before it began. (The loop's own cancellation cannot be made by hand: trio forbids it.)"""
+
+
 class _RaisedCancel(Exception):  # noqa: N818
     """The step raised the loop's cancellation itself: a failure, not a cancel."""
 
@@ -116,7 +126,7 @@ class Workers:
             scope.cancel()
         elif not job.begun:
             self._ready = deque(other for other in self._ready if other is not job)
-            job.done(None, anyio.get_cancelled_exc_class()())
+            job.done(None, NotBegun())
 
     @property
     def busy(self) -> bool:
@@ -131,19 +141,31 @@ class Workers:
                 self.group.start_soon(self._work)
 
     async def _work(self) -> None:
-        with anyio.CancelScope() as scope:
+        wake = Signal(self.loop)
+        try:
+            with anyio.CancelScope() as scope:
 
-            def on_block(job: Job) -> None:
-                self._blocked[job] = scope
+                def on_block(job: Job) -> None:
+                    self._blocked[job] = scope
+                    if job.cancelled:  # By itself, on its way to the first thing that it waits for.
+                        scope.cancel()
+                    self._send()
+
+                while True:
+                    await self._through_the_queue(on_block, scope)
+                    if scope.cancel_called or self.loop.cancelled() or len(self._idle) >= self.idle_max:
+                        return
+                    wake = Signal(self.loop)
+                    self._idle.append(wake)
+                    await wake.wait()
+        except anyio.get_cancelled_exc_class():
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            # No scope of ours: a step cancelled the task that performs it. This worker ends, and nothing else.
+            if wake in self._idle:
+                self._idle.remove(wake)
+            else:
                 self._send()
-
-            while True:
-                await self._through_the_queue(on_block, scope)
-                if scope.cancel_called or len(self._idle) >= self.idle_max:
-                    return
-                wake = Signal(self.loop)
-                self._idle.append(wake)
-                await wake.wait()
 
     async def _through_the_queue(self, on_block: Callable[[Job], object], scope: anyio.CancelScope) -> None:
         done = 0
@@ -158,6 +180,6 @@ class Workers:
             if job.blocked:
                 return  # Another worker has the queue now, or nothing was left in it.
             done += 1
-            if done % SLICE == 0:
+            if done % SLICE == 0 or self.loop.cancelled():  # It is delivered here, not to the next step.
                 await anyio.lowlevel.checkpoint()
         self._running = False

@@ -90,6 +90,33 @@ def check(found: schema.Found, path: str, remembered: Remembered) -> None:
         )
 
 
+def check_in_place(files: dict[str, os.stat_result]) -> int:
+    """See that what is held open is still what its name says.
+
+    Commits into a file that was deleted, renamed or replaced succeed, and all are lost. An inode's number is not given to
+    another file while this one is open, so equal numbers mean the same file.
+
+    Returns:
+        The size of the last of them.
+
+    Raises:
+        StoreBroken: One is not.
+    """
+    size = 0
+    for path, opened in files.items():
+        try:
+            now = os.stat(path)
+        except OSError:
+            now = None
+        if now is None or not os.path.samestat(now, opened):
+            raise StoreBroken(
+                f"{path} was deleted, renamed or replaced while the store was open, so what was just written went nowhere; it "
+                f"was not acknowledged. Put the file back, see who did that, and start again."
+            )
+        size = now.st_size
+    return size
+
+
 def claim(db: sqlite3.Connection, path: str, *, now: float, busy_s_max: float) -> tuple[Lease, int]:
     """Bring the schema up to date, raise the fence, count crashes. On return it is on the disk, whatever the durability.
 

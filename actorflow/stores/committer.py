@@ -88,6 +88,13 @@ class Committer:
 
     async def _write(self, batch: deque[tuple[Commit, Told, bool]]) -> None:
         """Write them, and tell each; whoever was told is taken out of *batch*."""
+        try:
+            await self._until_written(batch)
+        finally:
+            # With nobody left who waits for the store to come back, the next caller finds out whether it has.
+            self.unavailable = None
+
+    async def _until_written(self, batch: deque[tuple[Commit, Told, bool]]) -> None:
         wait_s = WAIT_S_FIRST
         while batch:
             try:
@@ -110,15 +117,14 @@ class Committer:
                 batch.popleft()[1](answer)
 
     def _refuse_callers(self, batch: deque[tuple[Commit, Told, bool]], error: StoreUnavailable) -> None:
-        """Tell those who can be refused; the others of *batch*, and all that were to come, are what is tried next."""
-        waiting = (*batch, *self._pending)
-        self._pending.clear()
-        batch.clear()
-        for commit, told, door in waiting:
-            if door:
-                told(error)
-            else:
-                batch.append((commit, told, door))
+        """Tell those who can be refused, in *batch* and behind it; the others keep their places."""
+        for waiting in (batch, self._pending):
+            for _ in range(len(waiting)):  # What is submitted meanwhile comes behind.
+                commit, told, door = waiting.popleft()
+                if door:
+                    told(error)
+                else:
+                    waiting.append((commit, told, door))
 
     def stop(self, error: StoreError) -> None:
         """Take no more; everybody who waits is told *error*."""

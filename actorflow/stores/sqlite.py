@@ -35,8 +35,8 @@ from actorflow.stores.checkpoint import WAL_BYTES, Checkpoints
 from actorflow.stores.filelock import FileLock
 from actorflow.stores.rows import light_run_of, run_of, unchecked_envelope_of, unchecked_event_of
 from actorflow.stores.statements import SQL
-from actorflow.stores.trouble import Trouble, as_store_error, kind_of
-from actorflow.stores.writer import Answers, Unknown, Writer, break_chains, find_message, find_run
+from actorflow.stores.trouble import Trouble, as_store_error, kind_of, lost_sight, no_space
+from actorflow.stores.writer import Answers, Unknown, Writer, break_chains, find_message, find_run, is_large
 
 T = TypeVar("T")
 
@@ -222,16 +222,25 @@ class SqliteStore:
         async with held.turn:
             self._open()  # It may have been closed meanwhile.
             self._check_sound()
-            try:
-                answers = await held.writer.call(partial(self._write, held, batch, fence))
-            except Unknown as unknown:
-                answers = await self._look_up(held, batch, unknown)
+            answers = await self._commit(held, batch, fence, without_large=False)
+            if answers is None and any(map(is_large, batch)):
+                answers = await self._commit(held, batch, fence, without_large=True)
+            if answers is None:
+                raise no_space(self._path)
             if held.checkpoint_due:
                 held.checkpoint_due = False
                 held.writer.send(partial(self._housekeep, held.checkpoints.passive))
             return answers
 
-    def _write(self, held: _Open, batch: Sequence[Commit], fence: int, db: sqlite3.Connection) -> Answers:
+    async def _commit(self, held: _Open, batch: Sequence[Commit], fence: int, *, without_large: bool) -> Answers | None:
+        """None: COMMIT found no space, and nothing was written."""
+        write = partial(self._write, held, batch, fence, without_large=without_large)
+        try:
+            return await held.writer.call(write)
+        except Unknown as unknown:
+            return await self._look_up(held, batch, unknown)
+
+    def _write(self, held: _Open, batch: Sequence[Commit], fence: int, db: sqlite3.Connection, *, without_large: bool) -> Answers:
         """On the writer's thread. What happens to the store is noted here, as the caller may be gone."""
         if held.unknown:
             why = "whether an earlier batch was written is unknown. Start again: what is in the file counts"
@@ -239,7 +248,8 @@ class SqliteStore:
         self._check_sound()
         settle = partial(self._settle, held, len(batch))
         try:
-            return Writer(fence=fence, busy_s_max=self._busy_s_max, settle=settle).write(db, batch)
+            writer = Writer(fence=fence, busy_s_max=self._busy_s_max, settle=settle)
+            return writer.write(db, batch, without_large=without_large)
         except Unknown:
             held.unknown = True
             raise
@@ -250,25 +260,11 @@ class SqliteStore:
             raise self._noted(self._as_store_error(error)) from error
 
     def _settle(self, held: _Open, rows: int) -> None:
-        """Last look before a batch is acknowledged: what was written is where it will be looked for.
+        """Last look before a batch is acknowledged: what was written is where it will be looked for."""
+        wal_bytes = claim.check_in_place(held.files)
+        held.checkpoint_due |= held.checkpoints.count(rows, wal_bytes)
 
-        Commits into a file that was deleted, renamed or replaced succeed, and all are lost.
-        """
-        size = 0
-        for path, opened in held.files.items():
-            try:
-                now = os.stat(path)
-            except OSError:
-                now = None
-            if now is None or not os.path.samestat(now, opened):
-                raise StoreBroken(
-                    f"{path} was deleted, renamed or replaced while the store was open, so what was just written went nowhere; "
-                    f"it was not acknowledged. Put the file back, see who did that, and start again."
-                )
-            size = now.st_size  # The WAL is the last of them.
-        held.checkpoint_due |= held.checkpoints.count(rows, size)
-
-    async def _look_up(self, held: _Open, batch: Sequence[Commit], unknown: Unknown) -> Answers:
+    async def _look_up(self, held: _Open, batch: Sequence[Commit], unknown: Unknown) -> Answers | None:
         """COMMIT raised: only a fresh connection tells whether the batch is in. The readers stay connected meanwhile: they keep
         the WAL's index, in which a batch appears only after it was synced."""
         error = unknown.__cause__
@@ -276,10 +272,12 @@ class SqliteStore:
         try:
             applied = await self._reopen(held) >= unknown.commits
         except (sqlite3.Error, OSError, StoreError, MemoryError) as worse:
-            raise self._noted(_lost_sight(self._path)) from worse
+            raise self._noted(lost_sight(self._path)) from worse
         if kind_of(error) not in (Trouble.FULL, Trouble.BUSY, Trouble.CLOSED):
             # Whatever became of this batch: a sync that failed may not be repeated, it would succeed and mean nothing.
             self._broken = as_store_error(error, self._path)
+        if not applied and kind_of(error) is Trouble.FULL:
+            return None
         if not applied:
             raise as_store_error(error, self._path) from error
         break_chains(batch, unknown.answers)
@@ -389,10 +387,3 @@ def _finish(checkpoints: Checkpoints, db: sqlite3.Connection) -> None:
     db.execute("pragma busy_timeout=100").fetchall()  # A reader elsewhere may hold the WAL; it does not hold us.
     checkpoints.truncate(db)
     crashpoint("close.before")
-
-
-def _lost_sight(path: str) -> StoreBroken:
-    return StoreBroken(
-        f"writing to {path} failed and the file could not be opened again to see whether the batch is in it; it was not "
-        f"acknowledged. See to the disk and start again: what is in the file counts."
-    )

@@ -66,7 +66,7 @@ def as_store_error(error: BaseException, path: str) -> StoreError:
     """What to raise for *error*; it should be its cause."""
     match kind_of(error):
         case Trouble.FULL:
-            return StoreUnavailable(f"there is no space left for {path}; nothing was written. Free some, then go on.")
+            return no_space(path)
         case Trouble.BUSY:
             return StoreUnavailable(
                 f"another program is writing to {path} and did not finish in time; nothing was written. Only the holder "
@@ -95,3 +95,16 @@ def as_store_error(error: BaseException, path: str) -> StoreError:
             return StoreUnavailable(
                 f"{path} refused a statement ({error}); nothing was written. This is a bug of actorflow: please report it."
             )
+
+
+def no_space(path: str) -> StoreUnavailable:
+    """What to raise when the disk is full."""
+    return StoreUnavailable(f"there is no space left for {path}; nothing was written. Free some, then go on.")
+
+
+def lost_sight(path: str) -> StoreBroken:
+    """What to raise when a COMMIT failed and cannot be looked up either."""
+    return StoreBroken(
+        f"writing to {path} failed and the file could not be opened again to see whether the batch is in it; it was not "
+        f"acknowledged. See to the disk and start again: what is in the file counts."
+    )

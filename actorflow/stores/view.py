@@ -1,4 +1,4 @@
-"""`SqliteView`: a database file that is only looked at. Needs no lock, writes nothing, and sees every commit that was done before."""
+"""`SqliteView`: a database file that is only looked at. It takes no lock, writes nothing, and sees every commit done before."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class SqliteView(SqliteStore):
                 raise self._as_store_error(error) from error
             if found.version < len(schema.MIGRATIONS):
                 raise StoreUnavailable(
-                    f"{self._path} has schema {found.version} of {len(schema.MIGRATIONS)}: start the service once, which brings it up to date."
+                    f"{self._path} has schema {found.version} of {len(schema.MIGRATIONS)}. Start the service once: it brings it "
+                    f"up to date."
                 )
             if found.store_id is None:
                 raise StoreBroken(f"{self._path} has no row that says which store it is. Restore it from a backup.")

@@ -32,6 +32,8 @@ LARGE_BYTES = 131_072
 
 Answers = list[Refusal | None]
 
+_NO_SPACE = Rejected("it is too large for the space that is left on the disk")
+
 
 class Unknown(Exception):
     """COMMIT raised: the batch may be in or not. `commits` is what the store's counter says if it is."""
@@ -57,27 +59,38 @@ class Writer:
     busy_s_max: float  #: how long another program's write lock is waited for, all in all
     settle: Callable[[], None] = field(repr=False)  #: last look before a batch is acknowledged; may raise
 
-    def write(self, db: sqlite3.Connection, batch: Sequence[Commit]) -> Answers:
-        """Make a batch durable. Raises what SQLite raises, `FenceLost`, or `Unknown`; but for the last nothing was written."""
+    def write(self, db: sqlite3.Connection, batch: Sequence[Commit], *, without_large: bool = False) -> Answers:
+        """Make a batch durable. Raises what SQLite raises, `FenceLost`, or `Unknown`; but for the last nothing was written.
+
+        Args:
+            db: The writer's connection.
+            batch: What to write.
+            without_large: There was no space for all of it: refuse the commits over `LARGE_BYTES`, write the others.
+        """
         crashpoint("commit.begin")
+        try:
+            answers = self._carefully(db, batch, _too_large(batch)) if without_large else self._write(db, batch)
+        except Unknown:
+            raise
+        except BaseException:
+            roll_back(db)
+            raise
+        break_chains(batch, answers)
+        self.settle()
+        return answers
+
+    def _write(self, db: sqlite3.Connection, batch: Sequence[Commit]) -> Answers:
         answers: Answers = [
             Rejected("a commit that it follows from was refused") if commit.chain is not None and commit.chain.broken else None
             for commit in batch
         ]
         try:
             self._at_once(db, [commit for commit, answer in zip(batch, answers, strict=True) if answer is None], answers)
-        except Unknown:
-            raise
         except (sqlite3.Error, ValueError, OverflowError, TypeError) as error:
-            roll_back(db)
             if kind_of(error) not in (Trouble.DATA, Trouble.FULL):
                 raise
-            answers = self._carefully(db, batch)
-        except BaseException:
             roll_back(db)
-            raise
-        break_chains(batch, answers)
-        self.settle()
+            return self._carefully(db, batch, {})
         return answers
 
     def _at_once(self, db: sqlite3.Connection, commits: Sequence[Commit], answers: Answers) -> None:
@@ -106,9 +119,8 @@ class Writer:
 
     # --- the careful way ---------------------------------------------------------------------------------------------
 
-    def _carefully(self, db: sqlite3.Connection, batch: Sequence[Commit]) -> Answers:
+    def _carefully(self, db: sqlite3.Connection, batch: Sequence[Commit], at_fault: dict[int, Rejected]) -> Answers:
         """Commit by commit, again without the one that stopped it, until none does. Ends: each turn refuses one for good."""
-        at_fault: dict[int, Rejected] = {}
         while True:
             try:
                 return self._try_without(db, batch, at_fault)
@@ -139,7 +151,7 @@ class Writer:
 
     def _only_too_large(self, db: sqlite3.Connection, commit: Commit) -> bool:
         """Whether a commit that found no space is to blame itself: it is large, and one that is not would still fit."""
-        if _payload_bytes(commit) <= LARGE_BYTES:
+        if not is_large(commit):
             return False
         try:
             db.execute(SQL["write_probe"], {"size": LARGE_BYTES})
@@ -252,8 +264,17 @@ def find_message(db: sqlite3.Connection, run: int, key: str) -> Envelope | None:
 
 def _rejected(error: BaseException) -> Rejected:
     if kind_of(error) is Trouble.FULL:
-        return Rejected("it is too large for the space that is left on the disk")
+        return _NO_SPACE
     return Rejected(f"a value in it cannot be stored: {error}")
+
+
+def is_large(commit: Commit) -> bool:
+    """Whether it is the first to go when space runs out."""
+    return _payload_bytes(commit) > LARGE_BYTES
+
+
+def _too_large(batch: Sequence[Commit]) -> dict[int, Rejected]:
+    return {index: _NO_SPACE for index, commit in enumerate(batch) if is_large(commit)}
 
 
 def _payload_bytes(commit: Commit) -> int:

@@ -64,7 +64,7 @@ def run_virtual(fn: Callable[[], Awaitable[T]], *, backend: Backend, seed: int |
         fn: An async function.
         backend: Which loop.
         seed: Shuffles what is ready at the same moment; the same seed gives the same order. None is first come, first
-            served on asyncio, and whatever trio chooses there.
+            served on asyncio, and the order of seed 0 on trio.
 
     >>> async def sleeper() -> float:
     ...     await anyio.sleep(365 * 86_400)
@@ -76,14 +76,14 @@ def run_virtual(fn: Callable[[], Awaitable[T]], *, backend: Backend, seed: int |
         return anyio.run(fn, backend=backend, backend_options={"loop_factory": lambda: VirtualLoop(seed)})
     import trio.testing  # noqa: PLC0415
 
-    with _seeded(seed):
+    with _seeded(seed or 0):
         return anyio.run(fn, backend=backend, backend_options={"clock": trio.testing.MockClock(autojump_threshold=0)})
 
 
 class _seeded:  # noqa: N801  (reads as a verb: with _seeded(seed))
     """trio's order of tasks, decided by a seed while the block lasts."""
 
-    def __init__(self, seed: int | None) -> None:
+    def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def __enter__(self) -> None:
@@ -91,9 +91,8 @@ class _seeded:  # noqa: N801  (reads as a verb: with _seeded(seed))
 
         self._scheduler: Any = scheduler
         self._before = scheduler._ALLOW_DETERMINISTIC_SCHEDULING  # noqa: SLF001
-        if self._seed is not None:
-            self._scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # noqa: SLF001
-            self._scheduler._r.seed(self._seed)  # noqa: SLF001
+        self._scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # noqa: SLF001
+        self._scheduler._r.seed(self._seed)  # noqa: SLF001
 
     def __exit__(self, *_: object) -> None:
         self._scheduler._ALLOW_DETERMINISTIC_SCHEDULING = self._before  # noqa: SLF001

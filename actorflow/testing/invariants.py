@@ -19,6 +19,7 @@ from actorflow.kernel.turn import Turn
 from actorflow.records import ENDED, Envelope, Event, Loaded, Run, RunQuery
 from actorflow.step import Mark, current
 from actorflow.stores import Store
+from actorflow.stores.memory import MemoryStore
 
 OUTCOMES = frozenset(("ok", "failed", "timeout", "interrupted", "cancelled"))
 LAST = frozenset(("completed", "failed", "cancelled"))
@@ -44,12 +45,13 @@ async def rows_of(store: Store) -> list[Rows]:
         loaded = await store.load(light.id)
         assert loaded is not None
         past = await store.history(light.id, limit=100_000)
-        found.append(Rows(loaded.run, past, loaded, _set_aside(past, loaded)))
+        aside = frozenset(store._memory.aside) if isinstance(store, MemoryStore) else _set_aside(past, loaded)  # noqa: SLF001
+        found.append(Rows(loaded.run, past, loaded, aside))
     return found
 
 
 def _set_aside(past: Sequence[Event], loaded: Loaded) -> frozenset[int]:
-    """Entries of this round that replay would see if they had not been set aside."""
+    """Entries of this round that replay would see if they had not been set aside; those inside folds cannot be told."""
     seen = {event.seq for event in loaded.entries}
     folds = [_scope(e) for e in loaded.entries if e.entry.kind == "checkpoint"]
     return frozenset(

@@ -253,6 +253,7 @@ class StoreContract:
         await held.commit([a_run(), a_message(1), a_message(2, key="k"), a_message(3, reply_to=1), a_message(4)])
 
         await held.commit([Consume(1, None), Consume(2, b"1"), Consume(3, None), Consume(2, None), Consume(77, b"")])
+        await held.commit([Consume(2, None)])
 
         assert (await held.loaded()).mailbox == [a_message(4)]
         assert await held.store.message(1, "k") == a_message(2, key="k", state="done", answer=b"1")
