@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from attrs import evolve, frozen
 
@@ -67,7 +67,9 @@ class Receive(Request):
         message = decode_message(entry.ref or "", entry.outcome)
         if not isinstance(message, self.types):
             raise Divergence(f"receive of {', '.join(t.__qualname__ for t in self.types)}", [f"a {type(message).__qualname__}"])
-        object.__setattr__(message, "__actorflow_id__", int((entry.input or b"0").partition(b" ")[0]))  # So that `reply` knows what it answers.
+        object.__setattr__(
+            message, "__actorflow_id__", int((entry.input or b"0").partition(b" ")[0])
+        )  # So that `reply` knows what it answers.
         return message, None
 
 
@@ -153,14 +155,11 @@ def callee(do: Callable[[Any], Any]) -> Step:
     """The declaration behind what a loop does with an item: a step, a step with its first arguments filled in, or a plain
     function.
     """
-    found = declaration(do)
-    if found is not None:
-        return found
-    if isinstance(do, partial):
-        inner = declaration(do.func)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-        if inner is not None:
-            return evolve(inner, fn=partial(inner.fn, *do.args, **do.keywords))
-    return Step(do, getattr(do, "__qualname__", "item"))
+    filled = cast("partial[Any]", do) if isinstance(do, partial) else None
+    found = declaration(do if filled is None else filled.func)
+    if found is None:
+        return Step(do, str(getattr(cast("object", do), "__qualname__", "item")))
+    return found if filled is None else evolve(found, fn=partial(found.fn, *filled.args, **filled.keywords))
 
 
 Source = Iterable[Any] | AsyncIterable[Any] | Callable[..., Iterable[Any] | AsyncIterable[Any]]
@@ -193,5 +192,3 @@ class Each(Request):
 def as_datetime(at: bytes | None) -> datetime:
     """The recorded answer of `now()`."""
     return moment(float(at or b"0"))
-
-

@@ -166,7 +166,7 @@ def analyse(path: str, data: bytes) -> ModuleFacts:
 
 
 def statements(tree: ast.Module) -> Generator[ast.AST]:
-    """The tree and every statement in it. `ast.walk` visits expressions, too, and takes three times as long."""
+    """The tree and every statement in it. `ast.walk` visits expressions, too: some ten times as many nodes."""
     todo: list[ast.AST] = [tree]
     while todo:
         node = todo.pop()

@@ -70,7 +70,9 @@ OWNERS: dict[str, tuple[str, ...]] = {
 
 LINES_MAX = 400
 BODY_LINES_MAX = 60
-LONG_MODULES: dict[str, str] = {}
+LONG_MODULES: dict[str, str] = {
+    "actorflow.errors": "a catalogue: each error is a few lines, and who looks for one finds all of them here",
+}
 LONG_BODIES: dict[str, str] = {}
 """module, or "module:function": why it is longer than the limit. An entry that is no longer needed fails the test."""
 
@@ -268,7 +270,7 @@ def strangers(house: House) -> list[str]:
 
 def long_modules(house: House) -> list[str]:
     long = {module.name: module.lines for module in house.values() if module.lines > LINES_MAX}
-    return _against_exceptions(long, LONG_MODULES, LINES_MAX)
+    return _against_exceptions(long, {name: why for name, why in LONG_MODULES.items() if name in house}, LINES_MAX)
 
 
 def long_bodies(house: House) -> list[str]:

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -370,7 +370,7 @@ def test_counts_by_status(shop: Path, command: Command) -> None:
     ],
     ids=lambda tokens: ascii(" ".join(tokens[:3])),
 )
-def test_nothing_stored_reaches_the_terminal_but_as_text(
+def test_nothing_stored_reaches_the_terminal_but_as_text(  # noqa: PLR0917
     shop: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tokens: list[str], output: str, terminal: bool
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
@@ -543,7 +543,7 @@ def test_a_watcher_sees_a_bar_for_each_loop_while_it_lasts() -> None:
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 @pytest.mark.parametrize("output", ["table", "json", "ids"])
-def test_an_act_is_in_the_history_of_the_run(
+def test_an_act_is_in_the_history_of_the_run(  # noqa: PLR0917
     shop: Path, command: Command, tokens: list[str], run: str, event: str, output: str
 ) -> None:
     result = command("runs", tokens[0], run, *tokens[1:], "-o", output)
@@ -715,9 +715,7 @@ def held(shop: Path) -> Iterator[Path]:
         yield shop
 
 
-def test_a_busy_store_is_code_7_and_names_its_holder(
-    held: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_busy_store_is_code_7_and_names_its_holder(held: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actorflow.cli.connect.PATIENCE", 0)
 
     code, out, err = command("runs", "cancel", "Broken/p-1", "Broken/hostile")
@@ -760,6 +758,12 @@ def test_several_errors_at_once_are_told_as_what_they_are() -> None:
 # --- with a service that runs --------------------------------------------------------------------------------------------
 
 
+async def _in_time(serve: Callable[[], Awaitable[Any]]) -> Any:
+    """What never comes is a failure, not a test that hangs."""
+    with anyio.fail_after(60):
+        return await serve()
+
+
 async def in_child(*tokens: str) -> Result:
     """The command in a process of its own, while this one serves the store."""
     done = await anyio.run_process([sys.executable, "-W", "error", "-m", "actorflow", *tokens], check=False)
@@ -771,7 +775,7 @@ def test_a_service_need_not_be_stopped(shop: Path) -> None:
         async with Runtime(f"sqlite:///{shop}", actors=CLASSES) as runtime:
             waits = runtime.run(Waits, "w-1")
             shown = await in_child("why", "Waits/w-1")
-            assert "waits for a message Approve" in shown.out, shown
+            assert "Waits/w-1 waits" in shown.out, shown
             gave_up = await in_child("runs", "wait", "Waits/w-1", "--timeout", "10ms")
             assert gave_up.code == Exit.TIMED_OUT, gave_up
             assert (await in_child("runs", "pause", "Waits/w-1")) == (0, "Waits/w-1: paused\n", "")
@@ -783,7 +787,7 @@ def test_a_service_need_not_be_stopped(shop: Path) -> None:
                 ended = await in_child("runs", "wait", "Waits/w-1", "-o", "json")
             assert (ended.code, ended.json["status"], ended.json["result"]) == (0, "completed", "ann"), ended
 
-    anyio.run(serve)
+    anyio.run(_in_time, serve)
 
 
 async def _approve_when_waited_for(runtime: Runtime) -> None:
@@ -800,15 +804,15 @@ def test_somebody_who_watches_sees_what_a_run_waits_for(shop: Path) -> None:
                 assert process.stderr is not None
                 async for chunk in process.stderr:
                     seen += chunk.decode()
-                    if "waits for a message Approve" in seen:
+                    if "Waits/w-1 waits" in seen:
                         await runtime.run(Waits, "w-1").tell(Approve("bob"))
                         break
                 assert await process.wait() == 0
                 assert process.stdout is not None
-                assert b'completed after' in await process.stdout.receive()
+                assert b"completed after" in await process.stdout.receive()
             return seen
 
-    assert "waits for a message Approve" in anyio.run(serve)
+    assert "Waits/w-1 waits" in anyio.run(_in_time, serve)
 
 
 def test_what_was_cancelled_while_nobody_ran_it_is_cancelled_by_the_next_service(shop: Path, command: Command) -> None:
@@ -821,7 +825,7 @@ def test_what_was_cancelled_while_nobody_ran_it_is_cancelled_by_the_next_service
 
     assert command("runs", "cancel", "Broken/p-1", "Waits/w-1", "--why", "too late").code == 0
 
-    assert anyio.run(serve) == ["cancelled", "cancelled"]
+    assert anyio.run(_in_time, serve) == ["cancelled", "cancelled"]
 
 
 def test_acts_done_while_nobody_ran_it_are_carried_on_by_the_next_service(shop: Path, command: Command) -> None:
@@ -832,4 +836,12 @@ def test_acts_done_while_nobody_ran_it_are_carried_on_by_the_next_service(shop: 
     assert command("runs", "skip", "Broken/p-1", "--value", '"mended"').code == 0
     assert command("runs", "decide", "Asks/p-1", ":hang#0", "--landed", '"done"').code == 0
 
-    assert anyio.run(serve) == ["mended", "done"]
+    assert anyio.run(_in_time, serve) == ["mended", "done"]
+
+
+def test_the_readme_says_what_the_exit_codes_mean() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+    missing = [code for code, meaning in MEANINGS.items() if code < Exit.BUG and f"| {int(code)} | {meaning} |" not in readme]
+
+    assert not missing

@@ -352,6 +352,7 @@ async def test_a_client_that_waits_for_a_result_gets_it_although_the_holder_was_
                 assert await run.ask(Add(3)) == 6
                 first.kill()
                 await anyio.to_thread.run_sync(first.wait)
+                assert await run.query(Order.so_far) == 6
                 with child("serve", url) as second:
                     assert await anyio.to_thread.run_sync(second.stdout.readline) == "up\n"  # type: ignore[union-attr]
                     await run.tell(Finish())
@@ -470,6 +471,17 @@ async def test_without_a_holder_an_ask_times_out_and_a_result_waits_for_one(url:
                 await until(lambda: results)
 
     assert results == [0]
+
+
+async def test_a_client_makes_and_upgrades_no_store(url: str, folder: Path) -> None:
+    (folder / "shop.db").touch()
+    async with Client(url) as client:
+        with pytest.raises(StoreUnavailable, match="Start the service once"):
+            await client.start(Order(), key="o1")
+        with pytest.raises(StoreUnavailable, match="Start the service once"):
+            await client.counts()
+
+    assert (folder / "shop.db").lstat().st_size == 0
 
 
 async def test_without_a_holder_what_is_unknown_is_said_at_once(url: str) -> None:

@@ -436,7 +436,7 @@ def failing(workflow: Workflow[Any], **options: Any) -> Scenario:
     async def script(runtime: Runtime, world: World) -> Any:
         try:
             return await scenario.script(runtime, world)
-        except Exception as error:
+        except Abort as error:
             return f"{type(error).__name__}: {error}"
 
     return Scenario(name=scenario.name, actors=scenario.actors, script=script, **{k: v for k, v in options.items() if k != "more"})

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,10 +79,10 @@ async def result_of(of: type[Workflow[T]], *, virtual_time: bool = True) -> T:
         return await (await runtime.start(of(), key="k")).result()
 
 
-async def settled(run: Run[Any]) -> Any:
-    """Its status, once it has none that may change by itself soon."""
-    while (info := await run.status()).status in ("pending", "running"):
-        await anyio.sleep(0.01)
+async def settled(run: Run[Any], *, until: tuple[str, ...] = ("paused", "cancelled", "failed", "completed")) -> Any:
+    """Its status, once it has one of those."""
+    while (info := await run.status()).status not in until:
+        await anyio.sleep(0.01)  # noqa: ASYNC110  (a status is asked for; nobody tells)
     return info
 
 
@@ -313,9 +314,7 @@ def test_two_loops_of_one_run_do_not_mix(virtual: Callable[..., Any]) -> None:
         async def run(self) -> list[int]:
             first = await self.each(range(5), ledger.do, key=str)
             second = await self.each(range(5, 8), ledger.do, key=str)
-            together = await gather(
-                self.each(range(8, 10), ledger.do, key=str), self.each(range(10, 14), ledger.do, key=str)
-            )
+            together = await gather(self.each(range(8, 10), ledger.do, key=str), self.each(range(10, 14), ledger.do, key=str))
             return [loop.done for loop in (first, second, *together)]
 
     assert virtual(lambda: result_of(Two)) == [5, 3, 2, 4]
@@ -348,13 +347,12 @@ def test_a_loop_may_stand_in_a_checkpoint_and_in_every_round(virtual: Callable[.
 # --- resuming ----------------------------------------------------------------------------------------------------------
 
 
-def pausing(at: int, run_in: dict[str, Any]) -> Callable[[int, int], Exception | None]:
-    """Fails once at that item."""
+def failing_once(at: int) -> Callable[[int, int], Exception | None]:
     return lambda item, nth: ValueError("once") if item == at and nth == 1 else None
 
 
 def test_a_resumed_loop_skips_to_its_low_water_mark(virtual: Callable[..., Any]) -> None:
-    ledger = Ledger(fail=pausing(30, {}))
+    ledger = Ledger(fail=failing_once(30))
     of = loop(partial(awaited, 50), ledger.do, batch=4)
 
     async def main() -> Progress:
@@ -372,7 +370,7 @@ def test_a_resumed_loop_skips_to_its_low_water_mark(virtual: Callable[..., Any])
 
 
 def test_a_source_with_after_begins_behind_the_last_key(virtual: Callable[..., Any]) -> None:
-    ledger, asked = Ledger(fail=pausing(30, {})), list[str | None]()
+    ledger, asked = Ledger(fail=failing_once(30)), list[str | None]()
 
     async def source(*, after: str | None) -> AsyncIterator[int]:
         asked.append(after)
@@ -397,20 +395,13 @@ def test_a_source_with_after_begins_behind_the_last_key(virtual: Callable[..., A
 
 
 def test_another_key_at_the_low_water_mark_pauses_before_anything_runs(virtual: Callable[..., Any]) -> None:
-    ledger, items = Ledger(fail=pausing(30, {})), [*range(50)]
+    ledger, items = Ledger(fail=failing_once(30)), [*range(50)]
 
-    def source() -> AsyncIterator[int]:
-        async def read() -> AsyncIterator[int]:
-            for item in items:
-                yield item
-
-        return read()
-
-    async def make(*args: Any) -> AsyncIterator[int]:
+    async def source() -> AsyncIterator[int]:
         for item in items:
             yield item
 
-    of = loop(make, ledger.do)
+    of = loop(source, ledger.do)
 
     async def main() -> Any:
         async with hosted(of) as runtime:
@@ -429,9 +420,7 @@ def test_another_key_at_the_low_water_mark_pauses_before_anything_runs(virtual: 
 
 
 @pytest.mark.parametrize("shutdown", ["drain", "crash"])
-def test_a_loop_goes_on_in_the_next_process_over_sqlite(
-    real: Callable[..., Any], tmp_path: Path, shutdown: str
-) -> None:
+def test_a_loop_goes_on_in_the_next_process_over_sqlite(real: Callable[..., Any], tmp_path: Path, shutdown: str) -> None:
     seen: list[int] = []
     enough = threading.Event()
 
@@ -446,8 +435,7 @@ def test_a_loop_goes_on_in_the_next_process_over_sqlite(
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
         async with Runtime(url, actors=[of]) as first:
             await first.start(of(), key="k")
-            while not enough.is_set():
-                await anyio.sleep(0.001)
+            assert await anyio.to_thread.run_sync(enough.wait, 20)
         assert len(seen) < 2_000
         async with Runtime(url, actors=[of]) as second:
             return await second.run(of, "k").result()
@@ -477,7 +465,7 @@ def test_an_item_is_tried_again_as_its_step_says_with_the_same_key(virtual: Call
     assert [attempt for _, attempt in of_one] == [1, 2, 3]
     assert len({key for key, _ in of_one}) == 1
     moments = [at for key, _, at in attempts if key.endswith("/1:1")]
-    assert [round(b - a) for a, b in zip(moments, moments[1:], strict=False)] == [10, 20]
+    assert [round(b - a) for a, b in pairwise(moments)] == [10, 20]
 
 
 def test_the_idempotency_key_names_the_run_the_loop_the_index_and_the_item(virtual: Callable[..., Any]) -> None:
@@ -637,7 +625,7 @@ def test_a_ratio_of_a_short_loop_is_judged_at_its_end(virtual: Callable[..., Any
 
 
 def test_without_a_budget_the_first_bad_item_pauses_the_run_and_resume_runs_it_again(virtual: Callable[..., Any]) -> None:
-    ledger = Ledger(fail=pausing(7, {}), takes_s=1.0)
+    ledger = Ledger(fail=failing_once(7), takes_s=1.0)
     of = loop(range(20), ledger.do, parallel=3, key=lambda item: f"row-{item}")
 
     async def main() -> Any:
@@ -720,10 +708,11 @@ def test_a_step_may_run_in_a_process(real: Callable[..., Any]) -> None:
 
 
 def test_a_function_that_returns_a_coroutine_is_refused(real: Callable[..., Any]) -> None:
-    ledger = Ledger()
+    def do(item: int) -> Any:
+        return Ledger().do(item)
 
     with pytest.raises(RunPaused, match="returned a coroutine"):
-        real(lambda: result_of(loop(range(3), lambda item: ledger.do(item)), virtual_time=False))
+        real(lambda: result_of(loop(range(3), do), virtual_time=False))
 
 
 def test_a_step_that_must_not_run_twice_is_refused(virtual: Callable[..., Any]) -> None:
@@ -840,10 +829,7 @@ def test_cancel_in_the_middle_ends_the_run_and_its_items(virtual: Callable[..., 
             run = await runtime.start(of(), key="k")
             await anyio.sleep(15)
             await run.cancel()
-            info = await settled(run)
-            while (info := await run.status()).status == "undoing":
-                await anyio.sleep(0.01)
-            return info
+            return await settled(run)
 
     info = virtual(main)
 
@@ -863,13 +849,11 @@ def test_cancel_does_not_wait_for_a_thread_that_hangs(real: Callable[..., Any]) 
     async def main() -> str:
         async with hosted(of, virtual_time=False) as runtime:
             run = await runtime.start(of(), key="k")
-            while not begun.is_set():
-                await anyio.sleep(0.001)
+            assert await anyio.to_thread.run_sync(begun.wait, 20)
             await run.cancel()
-            while (info := await run.status()).status not in ("cancelled", "failed"):
-                await anyio.sleep(0.001)
+            info = await settled(run)
             release.set()
-            return info.status
+            return str(info.status)
 
     assert real(main) == "cancelled"
 

@@ -76,7 +76,7 @@ async def own_awaitable() -> None:
 
 
 EVERYWHERE: dict[str, Callable[[], Any]] = {
-    "anyio.sleep(0)": lambda: anyio.sleep(0),
+    "anyio.sleep(0)": lambda: anyio.sleep(0),  # noqa: ASYNC115  (what users write)
     "anyio.sleep(1)": lambda: anyio.sleep(1),
     "anyio.Event": anyio_event,
     "anyio.to_thread": lambda: anyio.to_thread.run_sync(int),
@@ -84,7 +84,7 @@ EVERYWHERE: dict[str, Callable[[], Any]] = {
     "anyio.move_on_after": lambda: scoped(anyio.move_on_after(5)),
     "anyio.CancelScope": cancelled_scope,
     "anyio.create_task_group": lambda: scoped(anyio.create_task_group()),
-    "anyio.lowlevel.checkpoint": lambda: anyio.lowlevel.checkpoint(),
+    "anyio.lowlevel.checkpoint": anyio.lowlevel.checkpoint,
     "an awaitable of its own": own_awaitable,
 }
 ASYNCIO: dict[str, Callable[[], Any]] = {
@@ -98,8 +98,8 @@ ASYNCIO: dict[str, Callable[[], Any]] = {
     "asyncio.wait_for": lambda: asyncio.wait_for(asyncio_event(), 5),
 }
 TRIO: dict[str, Callable[[], Any]] = {
-    "trio.sleep(0)": lambda: trio.sleep(0),
-    "trio.sleep(1)": lambda: trio.sleep(1),
+    "trio.sleep(0)": lambda: trio.sleep(0),  # noqa: ASYNC105, ASYNC115  (what users write)
+    "trio.sleep(1)": lambda: trio.sleep(1),  # noqa: ASYNC105  (awaited where it is called)
     "trio.Event": trio_event,
     "trio.fail_after": lambda: scoped(trio.fail_after(5)),
     "trio.open_nursery": lambda: scoped(trio.open_nursery()),
@@ -122,13 +122,13 @@ def drive(code: Coroutine[Any, Any, Any]) -> Stretch:
 LINE = f"{__file__}:{inspect.getsourcelines(durable)[1] + 1}"
 
 
-@pytest.mark.parametrize("what", [*EVERYWHERE, *ASYNCIO, *TRIO])
+@pytest.mark.parametrize(
+    ("anyio_backend", "what"),
+    [(backend, what) for backend, own in OWN.items() for what in (*EVERYWHERE, *own)],
+    indirect=["anyio_backend"],
+)
 async def test_what_waits_for_the_loop_is_stopped_and_named(what: str, anyio_backend: str) -> None:
-    kinds = EVERYWHERE | OWN[anyio_backend]
-    if what not in kinds:
-        pytest.skip("of the other loop")
-
-    end = drive(durable(kinds[what])).end
+    end = drive(durable((EVERYWHERE | OWN[anyio_backend])[what])).end
 
     assert isinstance(end, Broken)
     assert isinstance(end.reason, ForeignAwait), end.reason
@@ -138,12 +138,8 @@ async def test_what_waits_for_the_loop_is_stopped_and_named(what: str, anyio_bac
     assert performed == []
 
 
-@pytest.mark.parametrize("library", ["asyncio", "trio"])
-async def test_the_line_is_that_of_the_durable_code(library: str, anyio_backend: str) -> None:
-    if library != anyio_backend:
-        pytest.skip("of the other loop")
-
-    end = drive(durable(lambda: asyncio.sleep(1) if library == "asyncio" else trio.sleep(1))).end
+async def test_the_line_is_that_of_the_durable_code(anyio_backend: str) -> None:
+    end = drive(durable(OWN[anyio_backend][f"{anyio_backend}.sleep(1)"])).end
 
     assert isinstance(end, Broken)
     assert isinstance(end.reason, ForeignAwait)
@@ -170,10 +166,9 @@ async def test_an_ordinary_error_of_the_code_is_no_foreign_await(anyio_backend: 
     assert isinstance(end.error, RuntimeError)
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # Only asyncio starts tasks from anywhere.
 async def test_a_task_that_durable_code_starts_may_call_no_step() -> None:
     """On asyncio the loop does not refuse to start one; the step does, when the task runs."""
-    if current_loop().__class__.__name__ != "AsyncioLoop":
-        pytest.skip("only asyncio starts tasks from anywhere")
     started: list[asyncio.Task[None]] = []
 
     async def code() -> None:
@@ -188,9 +183,8 @@ async def test_a_task_that_durable_code_starts_may_call_no_step() -> None:
     assert performed == []
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_awaiting_a_task_is_a_foreign_await_like_any_other() -> None:
-    if current_loop().__class__.__name__ != "AsyncioLoop":
-        pytest.skip("only asyncio starts tasks from anywhere")
     started: list[asyncio.Task[None]] = []
 
     async def code() -> None:

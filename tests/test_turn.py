@@ -80,16 +80,12 @@ class Live:
         self.log = list(recorded)
         events = [Event(seq, entry) for seq, entry in enumerate(self.log, 1)]
         self.turn = Turn(code, copy_context(), events, **more)
-        self.commits = 0  #: notes ride with an outcome; so the log may be cut behind every commit
-        self.cuts = [len(self.log)]
         self.end: Any = None
         self._take(self.turn.begin())
 
     def _take(self, stretch: Stretch) -> None:
-        for note in stretch.notes:
-            self.log.append(new_entry(1, 0, note.kind, note.identity, at=0.0, outcome=note.outcome))
+        self.log.extend(new_entry(1, 0, note.kind, note.identity, at=0.0, outcome=note.outcome) for note in stretch.notes)
         self.end = stretch.end
-        self.cuts.append(len(self.log))
 
     @property
     def asks(self) -> list[str]:
@@ -109,9 +105,9 @@ class Live:
             request.kind,
             asked.identity,
             at=0.0,
-            status=status,
+            status=status,  # type: ignore[arg-type]
             input=request.input(),
-            outcome=payload,  # type: ignore[arg-type]
+            outcome=payload,
         )
         self.log.append(entry)
         self._take(self.turn.deliver(entry))
@@ -271,7 +267,7 @@ def test_one_name_belongs_to_one_function_within_a_run() -> None:
         (lambda: line("b"), [("", "a")]),
         (lambda: line("b"), [("", "a"), ("", "b")]),
         (lambda: line("a"), [("", "a"), ("", "b")]),
-        (lambda: line(), [("", "a")]),
+        (line, [("", "a")]),
         (lambda: line("a", "new", "b"), [("", "a"), ("", "b")]),
         (lambda: line("new", "a"), [("", "a")]),
         (lambda: both(line("a")), [("/gather#0.0", "a"), ("/gather#0.1", "b")]),
@@ -1399,9 +1395,7 @@ async def interpret(program: Any, clock: list[int], trace: list[str]) -> list[An
                 if joined:
                     open_tasks.append(side)
         trace.append(f"{where}:{values[-1:]}")
-    for side in open_tasks:
-        values.append(await join(side))
-    return values
+    return values + [await join(side) for side in open_tasks]
 
 
 def shown(end: Any) -> str:

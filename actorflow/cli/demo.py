@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 KILL_AT = 0.4  #: share of the files that are done when the job is killed
-POLL_S = 0.01  #: how often the rows are counted; a file takes about as long
+POLL_S = 0.02  #: how often the rows are counted; a file takes about as long
 PATIENCE_S = 900.0  #: the longest that one process may take: a slow machine needs a minute
 FILES_MIN = 50  #: with fewer files the job ends before it can be killed
 

@@ -15,10 +15,12 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -134,8 +136,18 @@ class Printer:
     def waiting(self) -> Progress:
         """What `wait` draws: a spinner, and a bar for each loop."""
         words = TextColumn("{task.description}", markup=False)
-        columns = (SpinnerColumn(), words, BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}", markup=False))
+        columns = (SpinnerColumn(), words, _LoopBar(), TaskProgressColumn(), TextColumn("{task.fields[left]}", markup=False))
         return Progress(*columns, console=self.errors, transient=True)
+
+
+class _LoopBar(BarColumn):
+    """A bar where there is something to count; what only waits has its spinner."""
+
+    def render(self, task: Task) -> ProgressBar:
+        bar = super().render(task)
+        if not task.fields.get("loop"):
+            bar.width = 0
+        return bar
 
 
 def _results() -> Console:

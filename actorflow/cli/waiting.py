@@ -115,6 +115,6 @@ def draw(drawn: Progress, bars: dict[tuple[str, int], TaskID], loops: tuple[Loop
     for key, loop in seen.items():
         name = short(loop_name(loop), 40)
         if key not in bars:
-            bars[key] = drawn.add_task(name, total=loop.total, left="")
+            bars[key] = drawn.add_task(name, total=loop.total, left="", loop=True)
         count, left = loop.done + loop.set_aside, "" if loop.eta_s is None else f"{length(loop.eta_s)} left"
         drawn.update(bars[key], description=f"{name} {count:,}", completed=count, total=loop.total, left=left)

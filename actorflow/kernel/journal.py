@@ -89,8 +89,10 @@ class Journal:
 
     def begun_as(self, parent: str, names: Sequence[str], n: int) -> str:
         """The name, of today's and earlier ones, under which an open checkpoint has recorded something; else today's."""
-        of_calls = (identity.branch for calls in (self._tries, self._intents, self._timers, self._heartbeats) for identity in calls)
-        branches = {*self._unclaimed, *of_calls} if len(names) > 1 else set[str]()
+        if len(names) == 1:
+            return names[0]
+        open_calls = (*self._tries, *self._intents, *self._timers, *self._heartbeats)
+        branches = {*self._unclaimed, *(identity.branch for identity in open_calls)}
         for name in names:
             scope = f"{parent}/{name}#{n}"
             if any(branch == scope or branch.startswith(f"{scope}/") for branch in branches):
@@ -103,7 +105,7 @@ class Journal:
             before = identity._replace(name=name)
             for calls in (self._tries, self._intents, self._timers, self._heartbeats):
                 if before in calls:
-                    calls[identity] = calls.pop(before)  # type: ignore[index,assignment]
+                    calls[identity] = calls.pop(before)  # type: ignore[assignment]
 
     def close(self, branch: str, error: BaseException | None = None) -> None:
         """The branch ended (by *error*, if one is given): nothing of it may be left.

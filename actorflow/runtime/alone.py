@@ -54,8 +54,12 @@ async def write(place: Place, act: Act, values: Mapping[str, Any], *, kinds: dic
 
     Raises:
         StoreBusy: Somebody holds it.
+        StoreUnavailable: Its schema is not today's: only a service, never a client, makes or upgrades a store.
         Exception: What the act raises.
     """
+    view = SqliteView(place.path)
+    await view.open(now=0.0)
+    await view.close()
     return await _perform(SqliteStore(place.path), act, values, kinds, limits)
 
 

@@ -95,7 +95,7 @@ class Ending:
         load it is not known which ones an earlier life had begun: whatever the code would ask now may have been.
         """
         if hasattr(activation, "turn"):
-            attempts = [call for call in activation.calls.values() if isinstance(call, Attempt)]
+            attempts = [call for call in (*activation.calls.values(), *activation.halted) if isinstance(call, Attempt)]
             return [entry for attempt in attempts for entry in attempt.announced()]
         try:
             stretch = activation.replay()

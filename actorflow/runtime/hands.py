@@ -222,7 +222,7 @@ class ThreadHand(Hand):
             return error
         if inspect.iscoroutine(result):
             result.close()
-            return BadDefinition(f"{self.bench.step.name} returned a coroutine: `each` takes an `async def` itself, not a call of it.")
+            return BadDefinition(f"{self.bench.step.name} returned a coroutine: pass an `async def` itself to `each`.")
         return None
 
     # --- on the loop ----------------------------------------------------------------------------------------------------

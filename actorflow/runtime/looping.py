@@ -89,8 +89,8 @@ class Looping(Abandonable):
             self.cursor = evolve(self.cursor, repeated=self.cursor.repeated + again)
             if self.cursor.spent:
                 self.cursor = cursors.forgive(self.cursor)
-        items = self.request.items
-        self._set_total(self.request.total if self.request.total is not None else len(items) if isinstance(items, Sized) else None)
+        request = self.request
+        self._set_total(len(request.items) if request.total is None and isinstance(request.items, Sized) else request.total)
         self.host.spawn(self._read)
 
     def _set_total(self, total: int | None) -> None:
@@ -190,7 +190,8 @@ class Looping(Abandonable):
             return
         now = self.host.clock.wall()
         item.failed_at = item.failed_at or now
-        decision = retry.decide(self.step.retry, item.attempt, error, elapsed_s=now - item.failed_at, die=self.host.chance.jitter())
+        elapsed_s = now - item.failed_at
+        decision = retry.decide(self.step.retry, item.attempt, error, elapsed_s=elapsed_s, die=self.host.chance.jitter())
         if isinstance(decision, RetryAfter):
             item.attempt += 1
             if not self._closing:
@@ -367,11 +368,11 @@ class Looping(Abandonable):
 RESUME = "When the cause is mended, `resume` goes on at the item where the loop stands."
 
 
-class _Spent(Exception):  # noqa: N818
+class _Spent(Exception):
     """The error budget is spent."""
 
 
-class _Bad(Exception):  # noqa: N818
+class _Bad(Exception):
     """An item failed and there is no budget for that."""
 
     def __init__(self, item: Item, error: BaseException) -> None:
@@ -379,7 +380,7 @@ class _Bad(Exception):  # noqa: N818
         super().__init__(item.key)
 
 
-class _Unreadable(Exception):  # noqa: N818
+class _Unreadable(Exception):
     """The source failed."""
 
     def __init__(self, error: BaseException) -> None:

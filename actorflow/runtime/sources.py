@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sized
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import aclosing
 from contextvars import Context
 from functools import partial
@@ -63,9 +63,10 @@ class Reading:
                         yield chunk
                 return
             elif isinstance(source, list | tuple | range):  # It is all there: no thread, and none in a test's virtual time.
-                self.size = len(source)
-                for at in range(0, len(source), CHUNK_MAX):
-                    yield list(source[at : at + CHUNK_MAX])
+                whole = cast("Sequence[Any]", source)
+                self.size = len(whole)
+                for at in range(0, len(whole), CHUNK_MAX):
+                    yield list(whole[at : at + CHUNK_MAX])
                 return
             else:
                 thread = _Thread(self._make if source is self._source else partial(_same, source), self._loop, self._context)
@@ -147,7 +148,7 @@ class _Thread:
         if hasattr(made, "__aiter__") or inspect.isawaitable(made):
             self.asynchronous, made = made, ()
         self.size = len(made) if isinstance(made, Sized) else None
-        return iter(made)
+        return iter(cast("Iterable[Any]", made))
 
     def _chunk(self, iterator: Iterator[Any]) -> list[Any]:
         chunk: list[Any] = []

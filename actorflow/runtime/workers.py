@@ -91,7 +91,7 @@ class Job:
 
 
 class NotBegun(BaseException):
-    """The job was cancelled before it began. (The loop's own cancellation cannot be made by hand: trio forbids it.)"""
+    """The job was cancelled before it began. The loop's own cancellation cannot be made by hand: trio forbids it."""
 
 
 class _RaisedCancel(Exception):  # noqa: N818

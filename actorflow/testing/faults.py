@@ -16,12 +16,13 @@ from actorflow.errors import StoreUnavailable
 from actorflow.records import Commit, Lease, Refusal
 from actorflow.stores import Store
 
-Mode = Literal["before", "after", "unavailable", "lost_ack", "delay", "zombie"]
-"""What happens at a commit.
+Mode = Literal["before", "after", "unavailable", "lost_ack", "delay", "zombie", "drain", "pause"]
+"""What happens at a commit (drain and pause: after *delay_s* of a life, whatever the commit).
 
 before, after: the power goes, and the batch is not, or is, on the disk (it is one transaction, so a torn one is none).
 unavailable: nothing is written, and it may be repeated. lost_ack: it is written, then told as unavailable; repeating it gives
 the first answers, as a store does that looks its commit up. delay: it takes a while. zombie: another holder took the store.
+drain: the process is told to end, and ends in order. pause: an operator pauses all runs, and resumes them a second later.
 """
 
 
@@ -36,6 +37,9 @@ class Fault:
     at: int
     mode: Mode
     delay_s: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.mode} after {self.delay_s:g} s" if self.mode in ("drain", "pause") else f"{self.mode} commit {self.at}"
 
 
 @define(eq=False)

@@ -7,10 +7,12 @@ step may run whose outcome was recorded. `World` is what survives a crash: the s
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,8 +21,9 @@ from attrs import define, evolve, field, frozen
 
 from actorflow.actor import Actor
 from actorflow.clock import Chance, Clock
+from actorflow.errors import RunEnded, RunPaused, StoreUnavailable
 from actorflow.policies.limits import Limits
-from actorflow.records import Run
+from actorflow.records import ENDED, Address, Run
 from actorflow.runtime import Runtime
 from actorflow.step import current_step
 from actorflow.stores.memory import MemoryStore
@@ -159,12 +162,48 @@ async def _live(scenario: Scenario, world: World, store: FaultStore) -> tuple[bo
         async with Runtime(
             actors=scenario.actors, store=store, clock=scenario.clock(), chance=Chance(7), limits=scenario.limits
         ) as runtime:
-            with anyio.fail_after(scenario.deadline_s):
-                result = await scenario.script(runtime, world)
+            drain_s = next((fault.delay_s for fault in store.faults if fault.mode == "drain"), math.inf)
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(_pauses, runtime, store)
+                with anyio.fail_after(scenario.deadline_s), anyio.move_on_after(drain_s) as scope:
+                    result = await _persistent(scenario, runtime, world)
+                beside.cancel_scope.cancel()
+            if scope.cancelled_caught:
+                return True, None
     except (PowerCut, Exception, BaseExceptionGroup):
         if not store.dead:
             raise
     return store.dead, result
+
+
+async def _pauses(runtime: Runtime, store: FaultStore) -> None:
+    """An operator who pauses all runs at planned moments, and resumes them a second later."""
+    began = anyio.current_time()
+    for fault in sorted((fault for fault in store.faults if fault.mode == "pause"), key=lambda fault: fault.delay_s):
+        await anyio.sleep_until(began + fault.delay_s)
+        runs = (await runtime.runs()).runs
+        for verb in ("pause", "resume"):
+            for run in runs:
+                if run.status not in ENDED:
+                    with suppress(StoreUnavailable, RunEnded):
+                        await getattr(runtime.operations, verb)(Address(run.kind, run.key))
+            await anyio.sleep(1.0)
+
+
+async def _persistent(scenario: Scenario, runtime: Runtime, world: World) -> Any:
+    """The script, begun again whenever the store refused it (nothing was written, and everything has a key), or a run was
+    paused by the operator beside it, whom a crash may have kept from resuming it."""
+    while True:
+        try:
+            return await scenario.script(runtime, world)
+        except StoreUnavailable:
+            await anyio.sleep(0.1)
+        except RunPaused as paused:
+            if paused.reason != "operator":
+                raise
+            await anyio.sleep(2.0)
+            with suppress(RunEnded):
+                await runtime.operations.resume(Address(*paused.address.split("/", 1)))
 
 
 def play(scenario: Scenario, backend: Backend, *lives: Sequence[Fault], seed: int | None = None, downtime_s: float = 0.0) -> Outcome:
@@ -172,7 +211,7 @@ def play(scenario: Scenario, backend: Backend, *lives: Sequence[Fault], seed: in
     try:
         return run_virtual(lambda: tell(scenario, lives, downtime_s=downtime_s), backend=backend, seed=seed)
     except BaseException as error:
-        shown = ", ".join(f"[{' '.join(f'{fault.mode} commit {fault.at}' for fault in faults)}]" for faults in lives)
+        shown = ", ".join(f"[{' '.join(map(str, faults))}]" for faults in lives)
         raise Failed(
             f"{scenario.name} on {backend}, faults by life: {shown or 'none'}, seed {seed}, downtime {downtime_s} s: {_shown(error)}"
         ) from error

@@ -1,0 +1,133 @@
+"""Every example runs as it says, and a second time without doing anything twice."""
+
+from __future__ import annotations
+
+import importlib.util
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from actorflow import RunPaused
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+Load = Callable[[str], Any]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Imports an example; its messages and steps are found by module name while the test runs."""
+
+    def load(name: str) -> Any:
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def said(capsys: pytest.CaptureFixture[str], main: Callable[[], Any]) -> list[str]:
+    anyio.run(main)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_an_order_is_approved_and_another_one_rejected_and_undone(
+    load: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = partial(load("order_with_approval").main, tmp_path)
+
+    first, second = said(capsys, main), said(capsys, main)
+
+    assert first == [
+        "o-1 waits for approval of 4200 cents",
+        "o-1 is done: parcel-o-1, approved by ann, paid with Checkout/o-1/0//charge/0",
+        "o-2 waits for approval of 4200 cents",
+        "o-2 failed: bob rejected it: too expensive",
+        "o-1: charge 4200",
+        "o-1: ship",
+        "o-2: charge 4200",
+        "o-2: refund 4200 (Checkout/o-2/0//charge/0)",
+    ]
+    assert second == [line for line in first if "waits" not in line]
+
+
+def test_an_agent_uses_its_tools_is_steered_and_forgets_nothing(
+    load: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = partial(load("agent_loop").main, tmp_path)
+
+    first, second = said(capsys, main), said(capsys, main)
+
+    assert first == second
+    assert first[0] == " user  Which is the densest city, Oslo or Rome?"
+    assert " user  And Bern?" in first
+    assert [line for line in first if line.startswith(" tool")] == [
+        " tool  population of Oslo: 709,000",
+        " tool  area of Oslo: 454",
+        " tool  population of Rome: 2,750,000",
+        " tool  area of Rome: 1,285",
+        " tool  population of Bern: 134,000",
+        " tool  area of Bern: 52",
+    ]
+    assert first[-2] == "model  Of Oslo, Rome, Bern, Bern is the densest."
+
+
+def test_an_import_reports_its_bad_rows(load: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = partial(load("nightly_import").main, tmp_path, 250)
+
+    first, second = said(capsys, main), said(capsys, main)
+
+    assert first == second
+    assert first == [
+        "248 rows loaded, 2 set aside, 31,075 cents in all",
+        "  \"99:100: Fatal: line 100: 'n/a' is no amount\"",
+        "  \"199:200: Fatal: line 200: 'n/a' is no amount\"",
+    ]
+
+
+def test_a_file_with_too_many_bad_rows_pauses_the_import(load: Load, tmp_path: Path) -> None:
+    example = load("nightly_import")
+    (tmp_path / "bookings.csv").write_text("a,1\na,x\na,y\n", encoding="utf-8")
+
+    with pytest.raises(RunPaused, match="2 of 3 items were set aside, over the budget"):
+        anyio.run(example.main, tmp_path, 3)
+
+
+@pytest.mark.kill
+def test_a_killed_import_goes_on(load: Load, tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "nightly_import.py"), "--out", str(tmp_path), "--rows", "600"]
+
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
+        while loaded(tmp_path) < 250:
+            assert child.poll() is None
+        child.kill()
+    before = loaded(tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+
+    assert before < 594
+    assert done.stdout.splitlines()[0] == "594 rows loaded, 6 set aside, 178,200 cents in all"
+
+
+def loaded(folder: Path) -> int:
+    """Rows in the database; 0 before there is one."""
+    url = f"{(folder / 'bookings.db').as_uri()}?mode=ro"
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(url, uri=True)) as db:
+        return int(db.execute("SELECT count(*) FROM bookings").fetchone()[0])
+    return 0
+
+
+def test_every_example_has_a_test() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_example*.py"))
+
+    assert [path.stem for path in EXAMPLES.glob("*.py") if f'"{path.stem}"' not in tests] == []
