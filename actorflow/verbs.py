@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from attrs import evolve, frozen
 
@@ -155,11 +155,12 @@ def callee(do: Callable[[Any], Any]) -> Step:
     """The declaration behind what a loop does with an item: a step, a step with its first arguments filled in, or a plain
     function.
     """
-    filled = cast("partial[Any]", do) if isinstance(do, partial) else None
-    found = declaration(do if filled is None else filled.func)
-    if found is None:
-        return Step(do, str(getattr(cast("object", do), "__qualname__", "item")))
-    return found if filled is None else evolve(found, fn=partial(found.fn, *filled.args, **filled.keywords))
+    if not isinstance(do, partial):
+        return declaration(do) or Step(do, str(getattr(do, "__qualname__", "item")))
+    inner = declaration(do.func)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    if inner is None:
+        return Step(do, str(getattr(do.func, "__qualname__", "item")))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    return evolve(inner, fn=partial(inner.fn, *do.args, **do.keywords))
 
 
 Source = Iterable[Any] | AsyncIterable[Any] | Callable[..., Iterable[Any] | AsyncIterable[Any]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -12,6 +13,7 @@ from actorflow import (
     ActorflowError,
     AskTimeout,
     CallCycle,
+    Limits,
     Message,
     Run,
     RunEnded,
@@ -387,3 +389,35 @@ def test_messages_taken_inside_a_milestone_are_taken_once(backend: Backend) -> N
         return await run.result()
 
     crash(Scenario(name="Folding", actors=[Folding], script=script), backend)
+
+
+class Picky(Workflow[int]):
+    async def run(self) -> int:
+        await self.receive(Stop)
+        return (await self.receive(Item)).n
+
+
+@both
+@pytest.mark.parametrize("first", [Item(1), Stop()])
+def test_a_message_that_arrives_while_its_receiver_is_being_loaded_wakes_it(backend: Backend, first: Message[None]) -> None:
+    """G9, P3, I15: two senders at a time, to a run that is not in memory."""
+
+    async def script(runtime: Runtime, world: World) -> Any:
+        run = await runtime.start(Picky(), key="k")
+        await anyio.sleep(5.0)
+        async with anyio.create_task_group() as group:
+            for n, message in enumerate((first, Item(2), Stop())):
+                group.start_soon(_tell_later, run, message, f"m{n}", n)
+        await run.result()
+        return (await run.status()).status
+
+    scenario = Scenario(name=f"Picky {first}", actors=[Picky], script=script, limits=Limits(passivate_after_s=0.0))
+    for seed in range(4):
+        assert enumerate_crashes(scenario, backend, seed=SEED + seed, pairs=12) > 0
+
+
+async def _tell_later(run: Run[Any], message: Message[None], key: str, ticks: int) -> None:
+    for _ in range(ticks):
+        await anyio.lowlevel.checkpoint()
+    with suppress(RunEnded):
+        await run.tell(message, key=key)

@@ -81,8 +81,8 @@ async def result_of(of: type[Workflow[T]], *, virtual_time: bool = True) -> T:
 
 async def settled(run: Run[Any], *, until: tuple[str, ...] = ("paused", "cancelled", "failed", "completed")) -> Any:
     """Its status, once it has one of those."""
-    while (info := await run.status()).status not in until:
-        await anyio.sleep(0.01)  # noqa: ASYNC110  (a status is asked for; nobody tells)
+    while (info := await run.status()).status not in until:  # noqa: ASYNC110  (a status is asked for; nobody tells)
+        await anyio.sleep(0.01)
     return info
 
 
@@ -276,6 +276,15 @@ def test_a_crash_repeats_less_than_a_batch_and_what_was_in_flight(
     assert len(seen) - 1_500 < batch + parallel
 
 
+def test_as_many_threads_as_parallel_work_at_a_time(real: Callable[..., Any]) -> None:
+    together = threading.Barrier(4)
+
+    def do(item: int) -> None:
+        together.wait(20)
+
+    assert real(lambda: result_of(loop(range(24), do, parallel=4), virtual_time=False)).done == 24
+
+
 def test_a_slow_item_does_not_stop_those_behind_it(virtual: Callable[..., Any]) -> None:
     ended: list[int] = []
 
@@ -419,8 +428,7 @@ def test_another_key_at_the_low_water_mark_pauses_before_anything_runs(virtual: 
     assert virtual(main).reason == "diverged"
 
 
-@pytest.mark.parametrize("shutdown", ["drain", "crash"])
-def test_a_loop_goes_on_in_the_next_process_over_sqlite(real: Callable[..., Any], tmp_path: Path, shutdown: str) -> None:
+def test_an_orderly_shutdown_repeats_nothing(real: Callable[..., Any], tmp_path: Path) -> None:
     seen: list[int] = []
     enough = threading.Event()
 
@@ -443,7 +451,7 @@ def test_a_loop_goes_on_in_the_next_process_over_sqlite(real: Callable[..., Any]
     done = real(main)
 
     assert done.done == 2_000
-    assert Counter(seen) == Counter(range(2_000))  # An orderly shutdown repeats nothing.
+    assert Counter(seen) == Counter(range(2_000))
 
 
 # --- failures of items -------------------------------------------------------------------------------------------------

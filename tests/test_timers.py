@@ -13,7 +13,7 @@ import pytest
 from attrs import define
 
 from actorflow.runtime.loops import current_loop
-from actorflow.runtime.timers import SLICE, Timers
+from actorflow.runtime.timers import DEAD_MIN, SLICE, Timers
 
 pytestmark = pytest.mark.anyio
 
@@ -107,6 +107,20 @@ async def test_a_cancelled_moment_does_not_fire() -> None:
         await fired.until(1)
 
     assert fired == ["kept"]
+
+
+async def test_cancelled_moments_do_not_pile_up() -> None:
+    clock, fired = Hand(), Fired()
+
+    async with served(clock) as timers:
+        kept = [timers.after(n, lambda: fired.call("kept")) for n in (5.0, 40_000.0, 90_000.0)]
+        for n in range(100_000):
+            timers.after(30.0 + n, lambda: fired.call("cancelled")).cancel()
+        assert len(timers._heap) <= 2 * (DEAD_MIN + len(kept))
+        clock.at += 200_000.0
+        await fired.until(3)
+
+    assert fired == ["kept"] * 3
 
 
 async def test_one_may_cancel_another_that_is_due_in_the_same_instant() -> None:

@@ -13,8 +13,10 @@ from actorflow.operations import HistoryEntry, LoopInfo, RunInfo
 from actorflow.policies import cursor as cursors
 from actorflow.policies.cursor import Cursor
 from actorflow.policies.failure import FailureReport
-from actorflow.records import ENDED, Event, Identity, Run, SetCursor
+from actorflow.records import ENDED, Entry, Event, Identity, Loaded, Run, SetCursor
 from actorflow.runtime import reports
+from actorflow.runtime.activation import Activation
+from actorflow.runtime.answers import open_call
 from actorflow.runtime.calls import Call
 from actorflow.runtime.looping import Looping
 from actorflow.verbs import Ask, Receive, ResultOf
@@ -107,7 +109,7 @@ def shown(event: Event) -> HistoryEntry:
     failed = entry.status not in ("ok", "") or entry.kind in ("failed", "cancelled")
     outcome = ""
     if entry.outcome is not None:
-        outcome = describe_failure(entry.outcome) if failed and entry.kind != "set_aside" else reports.shown(entry.outcome)
+        outcome = _outcome(entry, failed=failed)
     return HistoryEntry(
         seq=seq,
         at=entry.at,
@@ -120,6 +122,14 @@ def shown(event: Event) -> HistoryEntry:
         input=reports.shown(entry.input),
         outcome=outcome,
     )
+
+
+def _outcome(entry: Entry, *, failed: bool) -> str:
+    payload = entry.outcome or b""
+    if entry.kind == "paused":
+        report = reports.decode(payload)
+        return "" if report is None else report.what
+    return describe_failure(payload) if failed and entry.kind != "set_aside" else reports.shown(payload)
 
 
 async def why(host: Host, run: Run) -> str:
@@ -138,11 +148,32 @@ async def why(host: Host, run: Run) -> str:
         waits = "; ".join(_waits(call) for call in activation.calls.values())
         return f"{who} {waits}."
     loaded = await host.store.load(run.id)
+    would = _would_wait(host, loaded) if loaded is not None else []
+    if would:
+        return f"{who} {'; '.join(would)}."
     journal = Journal(loaded.entries if loaded is not None else ())
     last = journal.order[-1] if journal.order else None
     until = f" until {moment(run.wake_at):%Y-%m-%d %H:%M:%S} UTC" if run.wake_at else ""
     waits_for = "waits" if run.status == "waiting" else "is about to go on"
     return f"{who} {waits_for}{until}; its last entry is {f'{last.kind} {last.identity}' if last else 'its start'}."
+
+
+def _would_wait(host: Host, loaded: Loaded) -> list[str]:
+    """What a run that is not in memory waits for: its code is driven over its journal, which is pure, and dropped."""
+    kind = host.kinds.get(loaded.run.kind)
+    if kind is None:
+        return []
+    activation = Activation(host, loaded, kind)
+    try:
+        stretch = activation.replay()
+    except ActorflowError:
+        return []
+    calls = [open_call(activation, asked) for asked in stretch.asks]
+    for call in calls:
+        call.opening()
+    waits = [_waits(call) for call in calls]
+    host.loop.hidden(activation.turn.drop)
+    return waits
 
 
 def _waits(call: Call) -> str:

@@ -9,7 +9,6 @@ than outrun it, so a crash repeats at most a batch and what was in the hands.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sized
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ from actorflow.runtime import reports
 from actorflow.runtime.calls import Abandonable, Stopped
 from actorflow.runtime.hands import Hand, Item, TaskHand, ThreadHand, in_thread
 from actorflow.runtime.loops import Signal
-from actorflow.runtime.sources import Reading, takes_after
+from actorflow.runtime.sources import Reading, size_of, takes_after
 from actorflow.verbs import Each, callee
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ class Looping(Abandonable):
             if self.cursor.spent:
                 self.cursor = cursors.forgive(self.cursor)
         request = self.request
-        self._set_total(len(request.items) if request.total is None and isinstance(request.items, Sized) else request.total)
+        self._set_total(size_of(request.items) if request.total is None else request.total)
         self.host.spawn(self._read)
 
     def _set_total(self, total: int | None) -> None:
@@ -157,12 +156,11 @@ class Looping(Abandonable):
         """Fill the hands, ask for more, or end."""
         if self._over:
             return
-        while self._ready and len(self._hands) + len(self._waiting) < self.request.parallel:
+        free = self.request.parallel - len(self._hands) - len(self._waiting)
+        for _ in range(min(free, len(self._ready))):
             hand = self._hand(self)
             self._hands.add(hand)
             hand.begin()
-            if isinstance(hand, ThreadHand) and len(self._hands) >= len(self._ready):
-                break
         if self._room is not None and self._has_room():
             room, self._room = self._room, None
             room.set()

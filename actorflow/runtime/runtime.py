@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 from actorflow.actor import Actor, Kind
 from actorflow.clock import Chance, Clock, SystemClock
@@ -71,6 +71,7 @@ class Runtime(Front):
         self._host: Host | None = None
         self._operators: Operators | None = None
         self._group: TaskGroup | None = None
+        self._held = anyio.CancelScope(shield=True)
         self._socket = socket
         self._server: Server | None = None
 
@@ -80,9 +81,9 @@ class Runtime(Front):
         if self._group is not None:
             raise BadDefinition("a Runtime is entered once; make another one.")
         lease = await take(self._store, now=self._clock.wall(), standby=self._standby)
-        group = anyio.create_task_group()
-        await group.__aenter__()
-        self._group = group
+        outer = self._group = anyio.create_task_group()
+        await outer.__aenter__()
+        group: TaskGroup = await outer.start(self._hold)
         host = self._host = Host(
             store=self._store,
             lease=lease,
@@ -99,8 +100,8 @@ class Runtime(Front):
             await self._listen(self._operators, group)
         except BaseException:
             self._close_door()
-            group.cancel_scope.cancel()
-            await group.__aexit__(None, None, None)
+            self._held.cancel()
+            await outer.__aexit__(None, None, None)
             await self._store.close()
             raise
         for serve in (host.committer.run, host.timers.run, host.deadlines.run, host.loading.run):
@@ -116,8 +117,8 @@ class Runtime(Front):
         try:
             with anyio.CancelScope(shield=True):
                 await self._drain(self._host)
-            self._group.cancel_scope.cancel()
         finally:
+            self._held.cancel()
             try:
                 if not isinstance(error, anyio.get_cancelled_exc_class()):
                     # The body's own error passes as it is; the group would wrap it.
@@ -127,6 +128,22 @@ class Runtime(Front):
                 with anyio.CancelScope(shield=True):
                     self._host.committer.stop(StoreStopped("the runtime has shut down"))
                     await self._store.close()
+
+    async def _hold(self, *, task_status: TaskStatus[TaskGroup]) -> None:
+        """Hold all that the runtime runs.
+
+        Shielded: whoever cancels the service around it wants it to drain, and to drain it needs its writer, its timers and
+        the steps that shall finish.
+        """
+        try:
+            with self._held:
+                async with anyio.create_task_group() as group:
+                    task_status.started(group)
+                    await anyio.sleep_forever()
+        except BaseExceptionGroup as failures:
+            if len(failures.exceptions) == 1:  # The outer group wraps it again.
+                raise failures.exceptions[0] from None
+            raise
 
     async def _listen(self, operators: Operators, group: TaskGroup) -> None:
         """Let clients in, or say that none can come."""

@@ -162,14 +162,14 @@ class Server:
         finally:
             self.connections -= 1
 
-    def admit(self, frame: Frame | None) -> bytes:
+    def admit(self, frame: Frame) -> bytes:
         """The answer to a hello.
 
         Raises:
             Garbled: It is none.
             Refused: It may not come in.
         """
-        if frame is None or (frame.number, frame.word) != (0, "hello"):
+        if (frame.number, frame.word) != (0, "hello"):
             raise Garbled("it did not say hello")
         said = HELLO.decode(frame.body, "hello")
         if said["version"] != VERSION:
@@ -211,7 +211,10 @@ class _Connection:
     async def _converse(self) -> None:
         try:
             with anyio.fail_after(HELLO_S):
-                hello = self._server.admit(await self._inbox.next())
+                first = await self._inbox.next()
+            if first is None:
+                return  # It only looked whether somebody is here.
+            hello = self._server.admit(first)
             self._outbox.put(0, "hello", hello)
             while (frame := await self._inbox.next()) is not None:
                 self._server.frames += 1

@@ -37,6 +37,11 @@ def takes_after(source: Source) -> bool:
         return False
 
 
+def size_of(source: object) -> int | None:
+    """How many items there are, if that is known before one is read."""
+    return len(source) if isinstance(source, Sized) else None
+
+
 class Reading:
     """One reading of a source, from its beginning or behind the key *after*."""
 
@@ -147,7 +152,7 @@ class _Thread:
         made = self._make()
         if hasattr(made, "__aiter__") or inspect.isawaitable(made):
             self.asynchronous, made = made, ()
-        self.size = len(made) if isinstance(made, Sized) else None
+        self.size = size_of(made)
         return iter(cast("Iterable[Any]", made))
 
     def _chunk(self, iterator: Iterator[Any]) -> list[Any]:

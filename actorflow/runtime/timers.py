@@ -17,6 +17,7 @@ from attrs import define, field
 from actorflow.runtime.loops import Loop, Signal
 
 SLICE = 256  #: moments handled before the loop gets a turn: a hundred thousand at one instant must not stall it
+DEAD_MIN = 1_000  #: cancelled moments that may lie in the heap whatever its size
 
 
 @define(eq=False)
@@ -25,9 +26,12 @@ class Timer:
 
     due: float
     call: Callable[[], Any] | None
+    owner: Timers
 
     def cancel(self) -> None:
-        self.call = None
+        if self.call is not None:
+            self.call = None
+            self.owner.cancelled()
 
 
 @define(eq=False)
@@ -37,13 +41,14 @@ class Timers:
     now: Callable[[], float]
     loop: Loop
     recheck_s: float  #: how long to trust the clock; math.inf if it cannot jump
-    _heap: list[tuple[float, int, Timer]] = field(factory=list, init=False)
+    _heap: list[tuple[float, int, Timer]] = field(factory=list[tuple[float, int, Timer]], init=False)
+    _dead: int = field(default=0, init=False)  #: cancelled ones in the heap
     _count: int = field(default=0, init=False)
     _rearm: Signal | None = field(default=None, init=False)
 
     def at(self, due: float, call: Callable[[], Any]) -> Timer:
         """Call it at *due*, never before; at once (in the next slice) if that has passed."""
-        timer = Timer(due, call)
+        timer = Timer(due, call, self)
         self._count += 1
         heapq.heappush(self._heap, (due, self._count, timer))
         if self._rearm is not None and self._heap[0][2] is timer:
@@ -53,6 +58,17 @@ class Timers:
     def after(self, delay_s: float, call: Callable[[], Any]) -> Timer:
         """Call it when so many seconds have passed."""
         return self.at(self.now() + delay_s, call)
+
+    def cancelled(self) -> None:
+        """One of them means nothing any more; once most do, they are cleared out.
+
+        A timeout of 30 s on a step of a millisecond would otherwise lie here 30,000 times over.
+        """
+        self._dead += 1
+        if self._dead > DEAD_MIN and self._dead * 2 > len(self._heap):
+            self._heap = [item for item in self._heap if item[2].call is not None]
+            heapq.heapify(self._heap)
+            self._dead = 0
 
     async def run(self) -> None:
         """Serve for ever."""
@@ -71,9 +87,12 @@ class Timers:
         now, done = self.now(), 0
         while self._heap and self._heap[0][0] <= now:
             timer = heapq.heappop(self._heap)[2]
-            if timer.call is not None:
-                timer.call()
-                done += 1
-                if done == SLICE:
-                    return True
+            if timer.call is None:
+                self._dead -= 1
+                continue
+            call, timer.call = timer.call, None
+            call()
+            done += 1
+            if done == SLICE:
+                return True
         return False

@@ -94,7 +94,7 @@ class NotBegun(BaseException):
     """The job was cancelled before it began. The loop's own cancellation cannot be made by hand: trio forbids it."""
 
 
-class _RaisedCancel(Exception):  # noqa: N818
+class _RaisedCancel(Exception):
     """The step raised the loop's cancellation itself: a failure, not a cancel."""
 
     def __init__(self, cancel: BaseException) -> None:
@@ -108,9 +108,9 @@ class Workers:
     group: TaskGroup
     loop: Loop
     idle_max: int = 64
-    _ready: deque[Job] = field(factory=deque, init=False)
-    _idle: list[Signal] = field(factory=list, init=False)
-    _blocked: dict[Job, anyio.CancelScope] = field(factory=dict, init=False)
+    _ready: deque[Job] = field(factory=deque[Job], init=False)
+    _idle: list[Signal] = field(factory=list[Signal], init=False)
+    _blocked: dict[Job, anyio.CancelScope] = field(factory=dict[Job, anyio.CancelScope], init=False)
     _running: bool = field(default=False, init=False)  #: a worker is on its way through the queue
 
     def perform(self, job: Job) -> None:

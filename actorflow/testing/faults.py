@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import anyio
+import anyio.lowlevel
 from attrs import define, field, frozen
 
 from actorflow.errors import StoreUnavailable
@@ -20,10 +21,14 @@ Mode = Literal["before", "after", "unavailable", "lost_ack", "delay", "zombie", 
 """What happens at a commit (drain and pause: after *delay_s* of a life, whatever the commit).
 
 before, after: the power goes, and the batch is not, or is, on the disk (it is one transaction, so a torn one is none).
-unavailable: nothing is written, and it may be repeated. lost_ack: it is written, then told as unavailable; repeating it gives
-the first answers, as a store does that looks its commit up. delay: it takes a while. zombie: another holder took the store.
+unavailable: nothing is written, and it may be repeated. lost_ack: it is written, and that is found out after a while, as by a
+store that has to look its commit up. delay: it is written after a while. zombie: another holder took the store.
 drain: the process is told to end, and ends in order. pause: an operator pauses all runs, and resumes them a second later.
 """
+
+
+READ_TICKS = 3
+"""Turns of the loop between a read and its answer: enough for a commit to come between."""
 
 
 class PowerCut(BaseException):
@@ -50,7 +55,6 @@ class FaultStore:
     faults: Sequence[Fault] = ()
     commits: int = field(default=0, init=False)  #: commit calls so far
     dead: bool = field(default=False, init=False)  #: the power has gone
-    _unacknowledged: list[tuple[Commit, Refusal | None]] = field(factory=list[tuple[Commit, Refusal | None]], init=False)
 
     @property
     def url(self) -> str:
@@ -74,34 +78,36 @@ class FaultStore:
             case Fault(mode="before"):
                 raise self.cut()
             case Fault(mode="after"):
-                await self._commit(batch, fence=fence)
+                await self.store.commit(batch, fence=fence)
                 raise self.cut()
             case Fault(mode="unavailable"):
                 raise StoreUnavailable("the disk is full, says the fault injector. Nothing was written.")
             case Fault(mode="lost_ack"):
-                self._unacknowledged = list(zip(batch, await self._commit(batch, fence=fence), strict=True))
-                raise StoreUnavailable("the acknowledgement was lost, says the fault injector.")
+                answers = await self.store.commit(batch, fence=fence)
+                await anyio.sleep(fault.delay_s)
+                return answers
             case Fault(mode="delay", delay_s=delay_s):
                 await anyio.sleep(delay_s)
             case Fault(mode="zombie"):
                 await self.store.open(now=0.0)  # Raises the fence: ours is worth nothing from here on.
             case _:
                 pass
-        return await self._commit(batch, fence=fence)
-
-    async def _commit(self, batch: Sequence[Commit], *, fence: int) -> list[Refusal | None]:
-        known, self._unacknowledged = self._unacknowledged, []
-        again = {id(commit): answer for commit, answer in known}
-        new = [commit for commit in batch if id(commit) not in again]
-        answers = iter(await self.store.commit(new, fence=fence))
-        return [again[id(commit)] if id(commit) in again else next(answers) for commit in batch]
+        return await self.store.commit(batch, fence=fence)
 
     async def close(self) -> None:
         if not self.dead:
             await self.store.close()
 
     def __getattr__(self, name: str) -> Any:
-        """All that only reads."""
-        if self.dead:
-            raise self.cut()
-        return getattr(self.store, name)
+        """All that only reads. The answer takes a while to arrive, as from a database: by then it may be old."""
+        read = getattr(self.store, name)
+
+        async def reading(*args: Any, **kwargs: Any) -> Any:
+            if self.dead:
+                raise self.cut()
+            answer = await read(*args, **kwargs)
+            for _ in range(READ_TICKS):
+                await anyio.lowlevel.checkpoint()
+            return answer
+
+        return reading
