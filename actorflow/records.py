@@ -141,8 +141,7 @@ class Run:
 # --- writes: what a commit is made of ---------------------------------------------------------------------------------
 
 
-@frozen(kw_only=True)
-class SetState:
+class SetState(NamedTuple):
     """Where a run stands. Clears nothing else."""
 
     run: int
@@ -168,8 +167,7 @@ class SetRound(NamedTuple):
     fields: bytes
 
 
-@frozen(kw_only=True)
-class SetEnd:
+class SetEnd(NamedTuple):
     """How a run ends, or, with status "undoing" or "paused" set beside it, how it will end or why it stopped.
 
     A field that is None is left as it is.

@@ -118,6 +118,11 @@ class Step:
         return f"{self.fn.__module__}:{self.fn.__qualname__}"
 
     @functools.cached_property
+    def undo_ref(self) -> str | None:
+        """The reference that its entries carry: only what can be undone has one."""
+        return self.ref if self.undo is not None else None
+
+    @functools.cached_property
     def of_argument(self) -> str:
         """What a value is, in messages."""
         return f"argument of step {self.name}"
@@ -212,8 +217,7 @@ class StepCall(Request):
 
     def __init__(self, step: Step, arguments: dict[str, Any]) -> None:
         self.step, self.arguments = step, arguments
-        self.name, self.was = step.name, step.was
-        self.ref = step.ref if step.undo is not None else None
+        self.name, self.was, self.ref = step.name, step.was, step.undo_ref
         # Encoded before anything happens: what cannot be stored is refused at the call.
         self._input = step.coder.encode(arguments, step.of_argument)
 
@@ -415,9 +419,11 @@ def _wrap(declared: Step) -> Callable[..., Coroutine[object, None, Any]]:
 
     @functools.wraps(fn)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if driven():
-            here.turn.check_name(name, fn)  # type: ignore[union-attr]  # `driven` has looked.
+        turn = here.turn
+        if turn is not None:
+            turn.check_name(name, fn)
             return await StepCall(declared, declared.bind(args, kwargs))
+        driven()  # Raises, if this code is being dropped.
         match current.get():
             case StepInfo(name=outer):
                 raise StepInsideStep(name, outer)

@@ -539,6 +539,23 @@ def test_children_are_started_once_and_their_ends_arrive_once(backend: Backend) 
     crash(one(Parent(), more=[Leaf]), backend)
 
 
+class Twice(Workflow[list[int]]):
+    async def run(self) -> list[int]:
+        child = await self.start(Leaf(1), key="one")
+        return list(await gather(child.result(), child.result(), self.later(child)))
+
+    async def later(self, child: Run[Leaf]) -> int:
+        await add(0)
+        await add(0)
+        return await child.result()
+
+
+@both
+def test_all_branches_that_wait_for_one_child_get_its_result(backend: Backend) -> None:
+    """X26, A12: there is one message, and several wait for it."""
+    crash(one(Twice(), more=[Leaf]), backend)
+
+
 class Nap(Workflow[str]):
     async def run(self) -> str:
         await book("nap")

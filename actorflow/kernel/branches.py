@@ -26,8 +26,7 @@ class _Here(threading.local):
     """Which durable code the calling thread is driving. The stretch is synchronous, so this is no context variable."""
 
     turn: Turn | None = None
-    branch: Branch | None = None
-    leaving: bool = False
+    leaving: bool = False  #: that code is being dropped; `turn` is None then
 
 
 here = _Here()
@@ -39,9 +38,11 @@ def driven() -> bool:
     Raises:
         Leaving: That code is being dropped; no verb does anything any more.
     """
+    if here.turn is not None:
+        return True
     if here.leaving:
         raise Leaving
-    return here.turn is not None
+    return False
 
 
 def driver(verb: str) -> Turn:
@@ -50,11 +51,10 @@ def driver(verb: str) -> Turn:
     Raises:
         OutsideTurn: The caller is no durable code.
     """
-    if here.leaving:
-        raise Leaving
-    if here.turn is None:
-        raise OutsideTurn(verb)
-    return here.turn
+    turn = here.turn
+    if turn is None:
+        raise Leaving if here.leaving else OutsideTurn(verb)
+    return turn
 
 
 _alive: set[Code] = set()
@@ -115,11 +115,12 @@ class Branch:
 
 def leave(branches: Sequence[Branch]) -> None:
     """Close their coroutines, with every verb refused on the way."""
-    outer, here.leaving = here.leaving, True
+    outer = here.turn, here.leaving
+    here.turn, here.leaving = None, True
     try:
         for branch in reversed(branches):
             with suppress(BaseException):  # Whatever a dying frame raises concerns nobody.
                 branch.coro.close()
             _alive.discard(branch.coro)
     finally:
-        here.leaving = outer
+        here.turn, here.leaving = outer

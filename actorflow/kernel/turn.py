@@ -80,6 +80,7 @@ class Turn:
         self.state, self.instance = state, instance
         self._left = len(self.journal.order)
         self._branches = {"": trunk}
+        self._current = trunk  #: the branch that runs, or ran last
         self._cancelled: set[str] = set()
         self._runnable: list[tuple[Branch, Any, BaseException | None]] = [(trunk, None, None)]
         self._waiting: dict[str, Asked] = {}
@@ -124,8 +125,7 @@ class Turn:
     @property
     def branch(self) -> Branch:
         """The branch that runs now."""
-        assert here.branch is not None, "only the code of this turn asks"
-        return here.branch
+        return self._current
 
     def spot(self, kind: str, name: str, answer: Callable[[], bytes | None], effect: Any = None) -> bytes | None:
         """The recorded answer to a call that does not wait, or the one given now, which rides in the next commit."""
@@ -172,16 +172,16 @@ class Turn:
 
     def writable(self, field: str) -> None:
         """Refuse a field write in a branch."""
-        if here.branch is not None and not here.branch.trunk:
-            raise FieldWriteInBranch(field, here.branch.path)
+        if not self._current.trunk:
+            raise FieldWriteInBranch(field, self._current.path)
 
     # --- driving --------------------------------------------------------------------------------------------------------
 
     def _drive(self, entries: Iterable[Entry]) -> Stretch:
-        outer = here.turn, here.branch
-        here.turn = self
+        outer, here.turn = here.turn, self
         try:
-            self._go_on()
+            if self._runnable:
+                self._go_on()
             for entry in entries:
                 if self._stretch.end is None:
                     self._hand_over(entry)
@@ -195,34 +195,36 @@ class Turn:
         except (Control, Exception) as reason:  # noqa: BLE001  (an entry that today's classes cannot read, too)
             self._stretch = Stretch(end=Broken(reason))
         finally:
-            here.turn, here.branch = outer
+            here.turn = outer
         stretch, self._stretch = self._stretch, Stretch()
         if stretch.end is not None:
             self.drop()
-        else:
+        elif self._cancelled:
             stretch.asks = [asked for asked in stretch.asks if self.wants(asked)]
         return stretch
 
     def _hand_over(self, entry: Entry) -> None:
-        self._left = max(0, self._left - 1)
+        if self._left:
+            self._left -= 1
         self.delivered += 1
-        if self._gone(entry.branch):
+        if self._cancelled and self._gone(entry.branch):
             return
         if entry.kind in SPOT:
             if self.journal.unclaimed(entry):
                 raise self._nobody_asks(entry)
             return
-        asked = self._waiting.get(entry.branch)
-        if asked is None or asked.identity.n != entry.n or not _names(asked, entry.name):
+        asked = self._waiting.pop(entry.branch, None)
+        if asked is None or asked.identity.n != entry.n or (asked.identity.name != entry.name and entry.name not in asked.request.was):
+            if asked is not None:
+                self._waiting[entry.branch] = asked
             raise self._nobody_asks(entry)
-        del self._waiting[entry.branch]
         value, error = asked.request.answer(entry)
         if error is not None and not isinstance(asked.request, Closing):  # A gather hands on what came from elsewhere.
             self._errors.append((error, entry))
         self._runnable.append((self._branches[entry.branch], value, error))
 
     def _gone(self, path: str) -> bool:
-        while path and self._cancelled:
+        while path:
             if path in self._cancelled:
                 return True
             path = path.rpartition("/")[0]
@@ -235,7 +237,7 @@ class Turn:
     def _go_on(self) -> None:
         while self._runnable and self._stretch.end is None:
             branch, value, error = self._runnable.pop(0)
-            here.branch = branch
+            self._current = branch
             try:
                 if error is None:
                     wanted = branch.context.run(branch.coro.send, value)
@@ -251,12 +253,12 @@ class Turn:
                 # Without this frame, which would tie the turn to whoever keeps the error.
                 self._ended(branch, None, raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next))
             else:
-                self._asked(branch, wanted)
+                if isinstance(wanted, Request) and wanted.waits:  # What most calls are.
+                    self._wait(branch, wanted, branch.next(wanted.name))
+                else:
+                    self._asked(branch, wanted)
 
     def _asked(self, branch: Branch, wanted: object) -> None:
-        if isinstance(wanted, Request) and wanted.waits:  # What most calls are.
-            self._wait(branch, wanted, branch.next(wanted.name))
-            return
         match wanted:
             case Gather():
                 self._gather(branch, wanted)
@@ -270,7 +272,7 @@ class Turn:
     def _wait(self, branch: Branch, request: Request, identity: Identity) -> None:
         """The branch waits for an entry: the recorded one, or one to be made."""
         asked = self._waiting[branch.path] = Asked(identity, request, branch.context)
-        recorded = self.journal.claim(request.kind, (request.name, *request.was), identity) if self.replaying else None
+        recorded = self.journal.claim(request.kind, (request.name, *request.was), identity) if self._left else None
         if recorded is None:
             if request.was:
                 self.journal.adopt(request.was, identity)
@@ -389,10 +391,6 @@ class Turn:
         if scope.before is not None and self.state is not None:
             changed = {name: part for name, part in self.state.parts().items() if scope.before[name] != part}
         self._wait(scope.parent, scope.request.close(value, changed, dropped), scope.identity)
-
-
-def _names(asked: Asked, name: str) -> bool:
-    return name == asked.identity.name or name in asked.request.was
 
 
 def _short(payload: bytes | None) -> str:

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from actorflow.actor import Fields, Kind
-from actorflow.errors import Abort, ActorflowError, StoreError
-from actorflow.failures import encode_failure
+from actorflow.errors import ActorflowError, StoreError
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.mailbox import Mailbox
-from actorflow.kernel.requests import Again, Asked, Broken, Finished, Note, Stretch
+from actorflow.kernel.requests import Asked, Note, Stretch
 from actorflow.kernel.turn import Turn
-from actorflow.policies.failure import FailureReport, classify, pause_reason
+from actorflow.policies.failure import FailureReport, pause_reason
 from actorflow.records import (
     Address,
     Chain,
@@ -41,6 +40,7 @@ from actorflow.records import (
 from actorflow.runtime import reports
 from actorflow.runtime.answers import open_call, unanswered
 from actorflow.runtime.calls import Call, Stopper
+from actorflow.runtime.finishing import finish
 from actorflow.workflow import Answered
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Activation:
     def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
         run = loaded.run
         self.host, self.run, self.kind = host, run, kind
+        self.address = run.address
         self.round = run.round
         self.scope = f"{host.lease.store_id}/{run.kind}/{run.key}/{run.round}"  #: of idempotency keys
         self.mailbox = Mailbox(loaded.mailbox)
@@ -81,13 +82,19 @@ class Activation:
         self.fields: Fields
 
     def __str__(self) -> str:
-        return str(self.run.address)
+        return str(self.address)
 
     # --- life -----------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Drive the code from the top over what is recorded, and go on from there."""
-        stretch = self.replay()
+        """Drive the code from the top over what is recorded, and go on from there; unless it was told to stop meanwhile."""
+        if self.stopping is not None:
+            return
+        try:
+            stretch = self.replay()
+        except Exception as error:  # noqa: BLE001  (whatever a validator of today's class raises)
+            self.pause("undecodable", reports.plain("undecodable", f"{type(error).__qualname__}: {error}", str(self)), [])
+            return
         if self.run.deadline_at is not None:
             self.deadline = self.host.timers.at(self.run.deadline_at, self._deadline_passed)
         for envelope in self.mailbox.all():
@@ -164,7 +171,7 @@ class Activation:
             if stretch.notes:
                 writes.extend(self._noted(stretch.notes))
             if stretch.end is not None:
-                self._end(stretch.end, writes)
+                finish(self, stretch.end, writes)
                 return
             for asked in stretch.asks:
                 if not self.turn.wants(asked):
@@ -216,7 +223,7 @@ class Activation:
             self.crashes = 0 if recovered else self.crashes
             writes.append(self.state(status, wake_at=wake_at))
         if not working:
-            self._show(writes)
+            self.show(writes)
         if self.proven is not None and (not working or not self.crashes):
             self.proven.set()
 
@@ -226,7 +233,8 @@ class Activation:
         at = self.host.clock.wall()
         return SetState(run=self.run.id, status=status, reason=reason, wake_at=wake_at, crashes=self.crashes, at=at)
 
-    def _show(self, writes: list[Write]) -> None:
+    def show(self, writes: list[Write]) -> None:
+        """The fields to look at from now on, if they have changed."""
         view = self.fields.view()
         if view != self.view:
             self.view = view
@@ -327,34 +335,6 @@ class Activation:
 
     # --- ends and pauses ------------------------------------------------------------------------------------------------
 
-    def _end(self, end: Finished | Again | Broken, writes: list[Write]) -> None:
-        match end:
-            case Again():
-                self._again(writes)
-            case Broken(reason):
-                self.pause(pause_reason(reason), reports.broken(self, reason), writes)
-            case Finished(value, None):
-                try:
-                    payload = self.host.checked(self.kind.outcome.encode(value, f"result of {self}"), f"result of {self}")
-                    self._show(writes)
-                except ActorflowError as error:
-                    self.pause("failure", reports.failed(self, error, "the result of run()"), writes)
-                    return
-                self.host.ending.end(self, "completed", payload, writes)
-            case Finished(_, error, recorded):
-                assert error is not None
-                self._failed(error, recorded, writes)
-
-    def _failed(self, error: BaseException, recorded: Entry | None, writes: list[Write]) -> None:
-        if isinstance(error, Abort) or classify(error, self.kind.fails) == "business":
-            self.host.ending.undo(self, encode_failure(error), writes, report=reports.aborted(self, error, recorded))
-        elif recorded is not None:
-            self.pause("failure", reports.failed(self, error, recorded), writes)
-        elif self.host.tried_before(self.run.id, self.turn.delivered):
-            self.pause(pause_reason(error), reports.failed(self, error, "run()"), writes)
-        else:  # Once more, from the journal: a restart mends what was only in memory.
-            self.halt("restart", writes, lambda: self.host.reload(self))
-
     def halt(self, why: str, writes: list[Write], then: Callable[[], object], *, cancel: bool = False) -> None:
         """Begin nothing new, end what is running (or let it finish) and record that, then go on with *then*.
 
@@ -390,7 +370,7 @@ class Activation:
 
         self.halt("pause", writes, stopped)
 
-    def _again(self, writes: list[Write]) -> None:
+    def again(self, writes: list[Write]) -> None:
         fields = self.fields.view()
         self.round += 1
         self.scope = f"{self.host.lease.store_id}/{self.run.kind}/{self.run.key}/{self.round}"
@@ -410,8 +390,3 @@ class Activation:
 
 def _nothing() -> None:
     """What follows from a commit that nothing follows from."""
-
-
-def wake(envelope: Envelope) -> list[Write]:
-    """A message on its way, and what makes its receiver look."""
-    return [envelope, Wake(envelope.run, envelope.due_at or 0.0)]

@@ -5,9 +5,13 @@ A call is made when it is asked, `begin`s when all that led to it is durable, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
+from actorflow.errors import StoreError
 from actorflow.failures import encode_failure
 from actorflow.kernel.requests import Asked
 from actorflow.records import Entry, EntryStatus, Envelope, Write
@@ -15,6 +19,9 @@ from actorflow.records import Entry, EntryStatus, Envelope, Write
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
     from actorflow.runtime.timers import Timer
+
+log = logging.getLogger("actorflow")
+REPEAT_S = 1.0  #: before a store that could not be read is asked again
 
 Stopped = Callable[[list[Write]], object]
 """Told once when a call has stopped: what is to be recorded of it."""
@@ -44,6 +51,24 @@ class Call:
     def offer(self, envelope: Envelope) -> tuple[Entry, list[Write]] | None:
         """Its entry, if this message answers it."""
         return None
+
+    def ask(self, question: Callable[[], Awaitable[object]]) -> None:
+        """Do what has to look into the store first, beside. A store that cannot be read now is asked again."""
+        host = self.activation.host
+
+        async def asking() -> None:
+            while self.activation.calls.get(self.asked) is self and host.committer.stopped is None:
+                try:
+                    await question()
+                except StoreError as error:
+                    log.warning("%s of %s: %s", self.asked, self.activation, error)
+                    await anyio.sleep(REPEAT_S)
+                except Exception as error:  # noqa: BLE001  (rows that today's classes cannot read)
+                    self.activation.record(self.asked, self.failed(error))
+                else:
+                    return
+
+        host.spawn(asking)
 
     def stop(self, told: Stopped, *, cancel: bool) -> None:
         """End it without an answer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import typing
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from attrs import define, evolve
 
 from actorflow.clock import moment
 from actorflow.codec import RecordCoder
-from actorflow.errors import RunCancelled, RunEnded, RunTimedOut, StepTimeout
+from actorflow.errors import RunCancelled, RunEnded, RunTimedOut, StepTimeout, StoreError
 from actorflow.failures import decode_failure, encode_failure
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.requests import Closing, Finished
@@ -22,12 +23,14 @@ from actorflow.policies.saga import Undo
 from actorflow.records import Bury, Commit, Entry, Envelope, Event, Identity, Run, RunStatus, SetEnd, Wake, Write
 from actorflow.runtime import reports
 from actorflow.runtime.attempts import Attempt, perform
+from actorflow.runtime.calls import REPEAT_S
 from actorflow.step import Step, StepCall, StepInfo, current, declaration, find_step
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
     from actorflow.runtime.host import Host
 
+log = logging.getLogger("actorflow")
 _start_input = RecordCoder({"run": str, "input": Any})
 
 
@@ -113,7 +116,7 @@ class Ending:
 
     async def _undo(self, activation: Activation, outcome: bytes, report: FailureReport | None) -> None:
         not_undone: list[str] = []
-        events = await self.host.store.undoable(activation.run.id, activation.round)
+        events = await self._undoable(activation)
         for undo in saga.pending(events):
             if not self.host.live(activation) or activation.stopping != "undo":
                 return
@@ -123,6 +126,16 @@ class Ending:
             if not_undone:
                 report = evolve(report or _plain_report(outcome), not_undone=tuple(not_undone))
             self._last(activation, status_after(outcome), outcome, [], report)
+
+    async def _undoable(self, activation: Activation) -> list[Event]:
+        while True:
+            try:
+                return await self.host.store.undoable(activation.run.id, activation.round)
+            except StoreError as error:
+                if self.host.committer.stopped is not None:
+                    raise
+                log.warning("what to undo of %s could not be read: %s", activation, error)
+                await anyio.sleep(REPEAT_S)
 
     # --- the last commit ------------------------------------------------------------------------------------------------
 

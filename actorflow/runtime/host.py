@@ -26,7 +26,6 @@ from actorflow.records import (
     Envelope,
     Identity,
     Lease,
-    Loaded,
     Refusal,
     Run,
     RunStatus,
@@ -36,10 +35,11 @@ from actorflow.records import (
 )
 from actorflow.runtime import reports
 from actorflow.runtime.activation import Activation
-from actorflow.runtime.answers import notice
 from actorflow.runtime.ending import Ending
 from actorflow.runtime.loading import Loading
 from actorflow.runtime.loops import Loop, Signal
+from actorflow.runtime.mail import Mail, Waiter, mail_of
+from actorflow.runtime.sending import notice
 from actorflow.runtime.timers import Timers
 from actorflow.runtime.workers import Workers
 from actorflow.step import Mark, current, idempotency_key
@@ -49,40 +49,8 @@ from actorflow.stores.committer import Committer
 log = logging.getLogger("actorflow")
 
 
-@define(eq=False)
-class Waiter:
-    """Somebody outside who waits for the end of a run, or for an answer."""
-
-    signal: Signal
-    status: str = ""
-    payload: bytes = b""
-
-
-@define(eq=False)
-class Mail:
-    """The new runs, envelopes and answers of one commit: shown to nobody before it is durable."""
-
-    host: Host
-    runs: list[Run]
-    envelopes: list[Envelope]
-    answers: list[Consume]
-
-    def accepted(self) -> None:
-        for run in self.runs:  # At once: whoever writes to it from here on finds it in memory, and nobody loads it, too.
-            self.host.loading.enter(Loaded(run=run), [])
-        for envelope in self.envelopes:
-            self.host.reserve(envelope, -1)
-            self.host.arrived(envelope)
-        for answer in self.answers:
-            self.host.answered(answer.id, "ok", answer.answer or b"null")
-
-    def refused(self) -> None:
-        for envelope in self.envelopes:
-            self.host.reserve(envelope, -1)
-
-
-
-NO_MAIL = Mail(None, [], [], [])  # type: ignore[arg-type]  # Most commits are one entry and carry none.
+ENDS_KEPT_MAX = 1_000
+"""Ends of which the newest are remembered: a read that was on its way when a run ended must not bring it back to life."""
 
 
 class Host:
@@ -111,6 +79,8 @@ class Host:
         self.asks: dict[int, dict[str, int]] = {}  #: who asks whom, for cycles
         self.closing = False  #: nothing new is taken in
         self.lost = Signal(loop)
+        self._on_the_way: dict[int, int] = {}  #: messages that are being written, by receiver
+        self._just_ended: dict[int, RunStatus] = {}
         self._resting: OrderedDict[int, float] = OrderedDict()
         self._sweep_armed = False
         self._bugs: dict[int, int] = {}
@@ -211,12 +181,13 @@ class Host:
         return self.resident.get(activation.run.id) is activation
 
     def add(self, activation: Activation) -> None:
-        self.resident[activation.run.id] = self.by_address[activation.run.address] = activation
+        self.resident[activation.run.id] = self.by_address[activation.address] = activation
+        activation.mailbox.reserved = self._on_the_way.get(activation.run.id, 0)
 
     def remove(self, activation: Activation) -> None:
         """Drop it from memory; nothing is written."""
         if self.live(activation):
-            del self.resident[activation.run.id], self.by_address[activation.run.address]
+            del self.resident[activation.run.id], self.by_address[activation.address]
             self._resting.pop(activation.run.id, None)
             self.asks.pop(activation.run.id, None)
             activation.drop()
@@ -231,7 +202,12 @@ class Host:
         activation = self.by_address.get(address)
         if activation is not None and not whole:
             return evolve(activation.run, status=activation.status)
-        return await self.store.find(address)
+        found = await self.store.find(address)
+        if found is None or whole:
+            return found
+        activation = self.resident.get(found.id)  # What was read may be old by now.
+        status = activation.status if activation is not None else self._just_ended.get(found.id, found.status)
+        return evolve(found, status=status)
 
     def depth(self, run: int) -> int:
         """Messages that wait for it, as far as is known in memory."""
@@ -281,19 +257,17 @@ class Host:
 
     def post(self, writes: Sequence[Write]) -> Mail:
         """Take note of the mail of a commit that is on its way."""
-        if len(writes) == 1 and type(writes[0]) is Entry:
-            return NO_MAIL
-        runs = [write for write in writes if type(write) is Run and not _inherits(write, writes)]
-        envelopes = [write for write in writes if type(write) is Envelope]
-        answers = [write for write in writes if type(write) is Consume and write.answer is not None]
-        for envelope in envelopes:
-            self.reserve(envelope, 1)
-        return Mail(self, runs, envelopes, answers)
+        return mail_of(self, writes)
 
     def reserve(self, envelope: Envelope, places: int) -> None:
-        activation = self.resident.get(envelope.run)
+        """Keep places for a message that is on its way, or give them back; its receiver may be loaded meanwhile."""
+        run = envelope.run
+        self._on_the_way[run] = left = self._on_the_way.get(run, 0) + places
+        if not left:
+            del self._on_the_way[run]
+        activation = self.resident.get(run)
         if activation is not None:
-            activation.mailbox.reserved = max(0, activation.mailbox.reserved + places)
+            activation.mailbox.reserved = left
 
     def arrived(self, envelope: Envelope) -> None:
         """A message is durable: its receiver sees it, or is loaded."""
@@ -317,6 +291,9 @@ class Host:
         """Its end is durable."""
         self._bugs.pop(activation.run.id, None)
         self.remove(activation)
+        self._just_ended[activation.run.id] = status
+        if len(self._just_ended) > ENDS_KEPT_MAX:
+            del self._just_ended[next(iter(self._just_ended))]
         self._tell(activation.run.id, status, outcome)
 
     def gone(self, activation: Activation) -> None:
@@ -396,11 +373,6 @@ class Host:
 def ended(run: Run) -> bool:
     """True if nothing more can happen to it."""
     return run.status in ENDED
-
-
-def _inherits(run: Run, writes: Sequence[Write]) -> bool:
-    """True of a fork: it begins with entries, so it has to be loaded."""
-    return any(type(write) is Entry and write.run == run.id and write.kind == "forked" for write in writes)
 
 
 def _blank(name: str) -> Kind:

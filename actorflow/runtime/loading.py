@@ -17,6 +17,7 @@ from attrs import define, field
 from actorflow.errors import StoreError, Undecodable
 from actorflow.records import ENDED, Commit, Envelope, Loaded
 from actorflow.runtime import reports
+from actorflow.runtime.calls import REPEAT_S
 from actorflow.runtime.loops import Signal
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ class Loading:
             await self._activate(run)
         except StoreError as error:
             log.warning("run %s could not be loaded: %s", run, error)
+            if self.host.committer.stopped is None:  # Nobody else would think of it again.
+                self.host.deadlines.after(REPEAT_S, lambda: self.wake(run))
         except Exception:
             log.exception("run %s could not be loaded", run)
         finally:
@@ -180,14 +183,4 @@ class Loading:
             what = f"no class of kind {run.kind!r} is registered"
             activation.pause("unregistered", reports.plain("unregistered", what, str(run.address)), [])
         else:
-            self._begin(activation)
-
-    def _begin(self, activation: object) -> None:
-        from actorflow.runtime.activation import Activation  # noqa: PLC0415
-
-        assert isinstance(activation, Activation)
-        try:
             activation.begin()
-        except Exception as error:  # noqa: BLE001  (whatever a validator of today's class raises)
-            what = f"{type(error).__qualname__}: {error}"
-            activation.pause("undecodable", reports.plain("undecodable", what, str(activation)), [])

@@ -45,8 +45,8 @@ from actorflow.records import (
     Write,
 )
 from actorflow.runtime import inspection, repairs, reports
-from actorflow.runtime.host import Waiter
 from actorflow.runtime.loops import Signal
+from actorflow.runtime.mail import Waiter
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -163,12 +163,14 @@ class Operators:
         host = self.host
         check_size(body, f"message to {to}", host.limits.payload_bytes_max)
         self._check_type(to, type_)
-        target = await self.run(to)
-        if key is not None and (target.status in ENDED or target.status == "undoing"):
-            earlier = await host.store.message(target.id, key)
-            if earlier is not None:
-                return self._same(earlier, type_, body)
-        target = await self._accepting(to, ask=waiter is not None)
+        try:
+            target = await self._accepting(to, ask=waiter is not None)
+        except (RunEnded, RunEnding, MailboxFull, ActorPaused):
+            # It takes nothing more; but what it took before, it took, and a caller who repeats it may know.
+            earlier = None if key is None else await host.store.message((await self.run(to)).id, key)
+            if earlier is None:
+                raise
+            return self._same(earlier, type_, body)
         envelope = host.envelope(target.id, type_, body, sender="", key=key, due_at=due_at)
         if waiter is not None:
             host.replies.setdefault(envelope.id, []).append(waiter)
@@ -326,11 +328,11 @@ class Operators:
         except InvalidState:
             return await self.cancel(to, why=why)
         host.ending.cancel(activation, why)
-        await self._settled(activation)
+        await self.settled()
         return True
 
-    async def _settled(self, activation: Activation) -> None:
-        """Wait until what was just submitted for it is durable."""
+    async def settled(self) -> None:
+        """Wait until all that was submitted so far is durable."""
         done = Signal(self.host.loop)
         self.host.committer.submit(Commit(()), lambda _: done.set())
         await done.wait()
@@ -346,6 +348,8 @@ class Operators:
             waiter = Waiter(Signal(self.host.loop))
             self.host.results.setdefault(run.id, []).append(waiter)
             await waiter.signal.wait()
+            if waiter.status == "stopped":
+                raise self.host.committer.stopped or StoreStopped("the runtime is shutting down")
 
     async def resume(self, to: Address) -> None:
         await repairs.resume(self, await self.run(to, whole=True))

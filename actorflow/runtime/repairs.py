@@ -136,7 +136,9 @@ async def retry(operators: Operators, run: Run) -> None:
     report = _paused(run, "retry")
     writes: list[Write] = [_log(operators, run, "retried", report.where), SetEnd(run=run.id, report=b"")]
     if run.reason == "undo":
-        writes.append(_state(operators, run, "undoing"))
+        branch = report.where.partition(":")[0]
+        spent = [seq for seq, e in await operators.host.store.undoable(run.id, run.round) if e.branch == branch and e.status == "failed"]
+        writes.extend((SetAsideEntries(run.id, tuple(spent)), _state(operators, run, "undoing")))
     else:
         events = await _entries(operators, run)
         failed = _named(events, report)
@@ -202,6 +204,7 @@ async def cancel_paused(operators: Operators, run: Run, why: str) -> None:
     loaded = await operators.host.store.load(run.id)
     if loaded is not None and loaded.run.status == "paused":
         operators.host.loading.enter(loaded, [], why=why)
+        await operators.settled()
 
 
 async def fork(operators: Operators, run: Run, key: str, at: int | None, input: bytes | None, *, keep: bool) -> None:

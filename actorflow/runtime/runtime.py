@@ -71,7 +71,7 @@ class Runtime(Front):
         self._host: Host | None = None
         self._operators: Operators | None = None
         self._group: TaskGroup | None = None
-        self._held = anyio.CancelScope(shield=True)
+        self._held: anyio.CancelScope  #: made on entry: a Runtime may be built where no loop runs
         self._socket = socket
         self._server: Server | None = None
 
@@ -81,6 +81,7 @@ class Runtime(Front):
         if self._group is not None:
             raise BadDefinition("a Runtime is entered once; make another one.")
         lease = await take(self._store, now=self._clock.wall(), standby=self._standby)
+        self._held = anyio.CancelScope(shield=True)
         outer = self._group = anyio.create_task_group()
         await outer.__aenter__()
         group: TaskGroup = await outer.start(self._hold)

@@ -29,7 +29,7 @@ def a_message(id: int = 1, run: int = 1, **values: Any) -> Envelope:
 
 def waiting(run: int = 1, wake_at: float | None = None, **values: Any) -> SetState:
     """The run waits."""
-    return evolve(SetState(run=run, status="waiting", reason=None, wake_at=wake_at, crashes=0, at=2.0), **values)
+    return SetState(run=run, status="waiting", reason=None, wake_at=wake_at, crashes=0, at=2.0)._replace(**values)
 
 
 @frozen

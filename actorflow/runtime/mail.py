@@ -1,0 +1,64 @@
+"""What a commit brings to others: new runs, messages, answers. Shown to nobody before it is durable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+from actorflow.records import Consume, Entry, Envelope, Loaded, Run, Write
+from actorflow.runtime.loops import Signal
+
+if TYPE_CHECKING:
+    from actorflow.runtime.host import Host
+
+
+@define(eq=False)
+class Waiter:
+    """Somebody outside who waits for the end of a run, or for an answer."""
+
+    signal: Signal
+    status: str = ""
+    payload: bytes = b""
+
+
+@define(eq=False)
+class Mail:
+    """The new runs, envelopes and answers of one commit."""
+
+    host: Host
+    runs: Sequence[Run] = ()
+    envelopes: Sequence[Envelope] = ()
+    answers: Sequence[Consume] = ()
+
+    def accepted(self) -> None:
+        """The commit is durable."""
+        for run in self.runs:  # At once: whoever writes to it from here on finds it in memory, and nobody loads it, too.
+            self.host.loading.enter(Loaded(run=run), [])
+        for envelope in self.envelopes:
+            self.host.reserve(envelope, -1)
+            self.host.arrived(envelope)
+        for answer in self.answers:
+            self.host.answered(answer.id, "ok", answer.answer or b"null")
+
+    def refused(self) -> None:
+        """Nothing of it was written."""
+        for envelope in self.envelopes:
+            self.host.reserve(envelope, -1)
+
+
+NO_MAIL = Mail(None)  # type: ignore[arg-type]  # Most commits are one entry and carry none.
+
+
+def mail_of(host: Host, writes: Sequence[Write]) -> Mail:
+    """The mail of a commit that is on its way: from now on places are kept for its messages."""
+    if len(writes) == 1 and type(writes[0]) is Entry:
+        return NO_MAIL
+    forks = {write.run for write in writes if type(write) is Entry and write.kind == "forked"}  # They inherit: they are loaded.
+    runs = [write for write in writes if type(write) is Run and write.id not in forks]
+    envelopes = [write for write in writes if type(write) is Envelope]
+    answers = [write for write in writes if type(write) is Consume and write.answer is not None]
+    for envelope in envelopes:
+        host.reserve(envelope, 1)
+    return Mail(host, runs, envelopes, answers)

@@ -1,0 +1,156 @@
+"""`tell` and `ask` of durable code: a message on its way, and the answer to it."""
+
+from __future__ import annotations
+
+from actorflow.codec import RecordCoder
+from actorflow.errors import AskTimeout, CallCycle, KeyTaken, MailboxFull, RunEnded, RunEnding, UnknownRun
+from actorflow.records import ENDED, Consume, Entry, EntryStatus, Envelope, Run, Wake, Write
+from actorflow.runtime.calls import Call, Waiting
+from actorflow.verbs import Ask, Tell
+
+notice = RecordCoder({"of": str, "status": str, "outcome": str | None})
+"""The body of what the system tells a run: "~child" (a run that it waits for ended) and "~reply" (an ask was answered)."""
+
+
+class Sending(Call):
+    """A verb that needs to know where its receiver stands before it can be recorded."""
+
+    working = True
+
+    def begin(self) -> None:
+        self.ask(self._send)
+
+    async def _send(self) -> None:
+        answer = await self.decide()
+        if self.activation.calls.get(self.asked) is self and self.activation.stopping is None:
+            self.activation.record(self.asked, *answer)
+
+    async def decide(self) -> tuple[Entry, list[Write]]:
+        raise NotImplementedError
+
+    def accept(self, target: Run, envelope: Envelope) -> tuple[Entry, list[Write]] | None:
+        """The refusal, if that run does not take this message; else None."""
+        host = self.activation.host
+        if target.status in ENDED:
+            return self.failed(RunEnded(target.address, target.status)), []
+        if target.status == "undoing":
+            return self.failed(RunEnding(target.address)), []
+        depth_max = host.mailbox_max(target.kind)
+        if host.depth(target.id) >= depth_max:
+            return self.failed(MailboxFull(target.address, depth_max)), []
+        return None
+
+
+class Telling(Sending):
+    """`tell`: the message and the entry are one commit."""
+
+    async def decide(self) -> tuple[Entry, list[Write]]:
+        request = self.asked.request
+        assert isinstance(request, Tell)
+        host = self.activation.host
+        target = await host.find(request.to)
+        if target is None:
+            return self.failed(UnknownRun(request.to)), []
+        envelope = host.envelope(
+            target.id,
+            request.type,
+            request.body,
+            key=request.key,
+            sender=str(self.activation),
+            due_at=None if request.after_s is None else host.clock.wall() + request.after_s,
+        )
+        if request.key is not None:
+            earlier = await host.store.message(target.id, request.key)
+            if earlier is not None:
+                if (earlier.type, earlier.body) == (request.type, request.body):
+                    return self.entry(), []
+                return self.failed(KeyTaken(f"message key {request.key!r}", earlier.body.decode(), request.body.decode())), []
+        return self.accept(target, envelope) or (self.entry(), [envelope, Wake(target.id, envelope.due_at or 0.0)])
+
+
+class Asking(Waiting):
+    """`ask`: the message is sent once, with an intent; the reply, a typed error or the timeout is the outcome."""
+
+    working = True
+
+    @property
+    def request(self) -> Ask:
+        assert isinstance(self.asked.request, Ask)
+        return self.asked.request
+
+    @property
+    def key(self) -> str:
+        return self.activation.host.idempotency_key(self.activation, self.asked.identity)
+
+    def opening(self) -> list[Write]:
+        intent = self.activation.turn.journal.intent(self.asked.identity)
+        if intent is not None:
+            self.working, self.due_at = False, intent.due_at
+        return []
+
+    def begin(self) -> None:
+        if self.working:
+            self.ask(self._send)
+        else:
+            super().begin()
+
+    async def _send(self) -> None:
+        host, activation, request = self.activation.host, self.activation, self.request
+        target = await host.find(request.to)
+        if activation.calls.get(self.asked) is not self or activation.stopping is not None:
+            return
+        if target is None:
+            activation.record(self.asked, self.failed(UnknownRun(request.to)))
+            return
+        if (cycle := host.cycle(activation.run.id, target.id)) is not None:
+            activation.record(self.asked, self.failed(CallCycle(cycle)))
+            return
+        envelope = host.envelope(
+            target.id, request.type, request.body, key=self.key, sender=str(activation), reply_to=activation.run.id
+        )
+        earlier = await host.store.message(target.id, self.key)
+        if activation.calls.get(self.asked) is not self or activation.stopping is not None:
+            return
+        if earlier is not None:  # Asked before, and set aside by a `retry`: it gets the first answer.
+            self._joined(earlier)
+            return
+        refused = Sending.accept(self, target, envelope)  # type: ignore[arg-type]
+        if refused is not None:
+            activation.record(self.asked, *refused)
+            return
+        self.working, self.due_at = False, host.clock.wall() + request.within_s
+        intent = self.entry(kind="intent", status="", due_at=self.due_at)
+        activation.turn.journal.note(intent)
+        host.asks.setdefault(activation.run.id, {})[self.key] = target.id
+        writes: list[Write] = [intent, envelope, Wake(target.id, 0.0)]
+        activation.place(writes)
+        activation.submit(writes, lambda: Waiting.begin(self))
+
+    def _joined(self, earlier: Envelope) -> None:
+        if earlier.answer is not None:
+            self.activation.record(self.asked, self.entry(outcome=earlier.answer))
+            return
+        self.working, self.due_at = False, self.activation.host.clock.wall() + self.request.within_s
+        intent = self.entry(kind="intent", status="", due_at=self.due_at)
+        self.activation.turn.journal.note(intent)
+        writes: list[Write] = [intent]
+        self.activation.place(writes)
+        self.activation.submit(writes, lambda: Waiting.begin(self))
+
+    def forget(self) -> None:
+        super().forget()
+        self.activation.host.asks.get(self.activation.run.id, {}).pop(self.key, None)
+
+    def offer(self, envelope: Envelope) -> tuple[Entry, list[Write]] | None:
+        if envelope.type != "~reply":
+            return None
+        reply = notice.decode(envelope.body, "reply")
+        if reply["of"] != self.key:
+            return None
+        status: EntryStatus = "ok" if reply["status"] == "ok" else "failed"
+        return self.entry(status=status, outcome=(reply["outcome"] or "null").encode()), [Consume(envelope.id, None)]
+
+    def due(self) -> None:
+        answer = self.activation.look(self)
+        timeout = self.failed(AskTimeout(self.request.to, self.request.within_s), status="timeout")
+        self.activation.record(self.asked, *(answer or (timeout, [])))
