@@ -10,6 +10,9 @@ from actorflow.address import GiveUp as GiveUp
 from actorflow.address import Landed as Landed
 from actorflow.address import Run as Run
 from actorflow.address import RunAgain as RunAgain
+from actorflow.attempt import StepInfo as StepInfo
+from actorflow.attempt import current_step as current_step
+from actorflow.attempt import heartbeat as heartbeat
 from actorflow.checkpoint import checkpoint as checkpoint
 from actorflow.clock import Duration as Duration
 from actorflow.errors import Abort as Abort
@@ -60,9 +63,6 @@ from actorflow.policies.limits import Limits as Limits
 from actorflow.policies.retry import Retry as Retry
 from actorflow.runtime import Client as Client
 from actorflow.runtime import Runtime as Runtime
-from actorflow.step import StepInfo as StepInfo
-from actorflow.step import current_step as current_step
-from actorflow.step import heartbeat as heartbeat
 from actorflow.step import plain as plain
 from actorflow.step import step as step
 from actorflow.step import with_options as with_options

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from actorflow import records
+from actorflow.attempt import StepInfo, current
 from actorflow.clock import Duration, seconds
 from actorflow.codec import coder
 from actorflow.errors import BadDefinition, OutsideTurn, StepInsideStep
@@ -17,7 +18,6 @@ from actorflow.kernel.turn import driven
 from actorflow.message import Message, encode_message, reply_type
 from actorflow.operations import Decision, HistoryEntry, Operations, RunInfo
 from actorflow.policies.limits import checked_key
-from actorflow.step import StepInfo, current
 from actorflow.verbs import Ask, ResultOf, Tell
 
 if TYPE_CHECKING:

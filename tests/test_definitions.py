@@ -29,6 +29,7 @@ from actorflow import (
     with_options,
 )
 from actorflow.actor import volatile
+from actorflow.attempt import current_step
 from actorflow.errors import (
     BadDefinition,
     BadDuration,
@@ -42,7 +43,7 @@ from actorflow.errors import (
     UnknownRun,
 )
 from actorflow.records import Address
-from actorflow.step import current_step, declaration
+from actorflow.step import declaration
 from actorflow.stores.memory import MemoryStore
 
 T = TypeVar("T")

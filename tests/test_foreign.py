@@ -14,11 +14,12 @@ import anyio.to_thread
 import pytest
 import trio
 
+from actorflow.attempt import Mark, current
 from actorflow.errors import ForeignAwait, OutsideTurn
 from actorflow.kernel.requests import Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
 from actorflow.runtime.loops import current_loop
-from actorflow.step import Mark, current, step
+from actorflow.step import step
 
 pytestmark = pytest.mark.anyio
 

@@ -12,6 +12,7 @@ import anyio
 import anyio.to_process
 import anyio.to_thread
 
+from actorflow.attempt import StepInfo, current, idempotency_key
 from actorflow.clock import moment
 from actorflow.codec import coder
 from actorflow.errors import ActorflowError, StepInterrupted, StepTimeout
@@ -24,7 +25,7 @@ from actorflow.records import Entry, Write
 from actorflow.runtime import reports
 from actorflow.runtime.calls import Abandonable, Stopped
 from actorflow.runtime.workers import Job
-from actorflow.step import Step, StepCall, StepInfo, current, find_step, idempotency_key
+from actorflow.step import Step, StepCall, find_step
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation

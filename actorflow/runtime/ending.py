@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from attrs import define, evolve
 
+from actorflow.attempt import StepInfo, current
 from actorflow.clock import moment
 from actorflow.codec import RecordCoder
 from actorflow.errors import RunCancelled, RunEnded, RunTimedOut, StepTimeout, StoreError
@@ -24,7 +25,7 @@ from actorflow.records import Bury, Commit, Entry, Envelope, Event, Identity, Ru
 from actorflow.runtime import reports
 from actorflow.runtime.attempts import Attempt, perform
 from actorflow.runtime.calls import REPEAT_S
-from actorflow.step import Step, StepCall, StepInfo, current, declaration, find_step
+from actorflow.step import Step, StepCall, declaration, find_step
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation

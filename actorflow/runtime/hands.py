@@ -17,11 +17,12 @@ import anyio
 import anyio.to_thread
 from attrs import define
 
+from actorflow.attempt import StepInfo, current
 from actorflow.clock import moment
 from actorflow.errors import BadDefinition, StepTimeout
 from actorflow.runtime.attempts import perform
 from actorflow.runtime.workers import Job
-from actorflow.step import Step, StepInfo, current
+from actorflow.step import Step
 
 if TYPE_CHECKING:
     from contextvars import Context

@@ -10,9 +10,10 @@ from contextvars import Context, copy_context
 
 import anyio
 from anyio.abc import TaskGroup
-from attrs import define, evolve
+from attrs import evolve
 
 from actorflow.actor import Kind
+from actorflow.attempt import Mark, current, idempotency_key
 from actorflow.clock import Chance, Clock
 from actorflow.codec import RecordCoder, check_size, coder
 from actorflow.errors import StoreError, Undecodable
@@ -21,7 +22,6 @@ from actorflow.policies.limits import Limits
 from actorflow.records import (
     ENDED,
     Address,
-    Consume,
     Entry,
     Envelope,
     Identity,
@@ -42,7 +42,6 @@ from actorflow.runtime.mail import Mail, Waiter, mail_of
 from actorflow.runtime.sending import notice
 from actorflow.runtime.timers import Timers
 from actorflow.runtime.workers import Workers
-from actorflow.step import Mark, current, idempotency_key
 from actorflow.stores import Store
 from actorflow.stores.committer import Committer
 

@@ -12,12 +12,12 @@ from contextvars import copy_context
 from attrs import frozen
 
 from actorflow.actor import Actor, Fields, Kind
+from actorflow.attempt import Mark, current
 from actorflow.failures import encode_failure
 from actorflow.kernel.journal import DELIVERED
 from actorflow.kernel.requests import Finished
 from actorflow.kernel.turn import Turn
 from actorflow.records import ENDED, Envelope, Event, Loaded, Run, RunQuery
-from actorflow.step import Mark, current
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
 

@@ -20,12 +20,12 @@ import anyio
 from attrs import define, evolve, field, frozen
 
 from actorflow.actor import Actor
+from actorflow.attempt import current_step
 from actorflow.clock import Chance, Clock
 from actorflow.errors import RunEnded, RunPaused, StoreUnavailable
 from actorflow.policies.limits import Limits
 from actorflow.records import ENDED, Address, Run
 from actorflow.runtime import Runtime
-from actorflow.step import current_step
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend, LoopClock, run_virtual
 from actorflow.testing.faults import Fault, FaultStore, PowerCut
