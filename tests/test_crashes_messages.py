@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -17,6 +16,7 @@ from actorflow import (
     Message,
     Run,
     RunEnded,
+    StoreUnavailable,
     Runtime,
     UnknownRun,
     Workflow,
@@ -418,5 +418,10 @@ def test_a_message_that_arrives_while_its_receiver_is_being_loaded_wakes_it(back
 async def _tell_later(run: Run[Any], message: Message[None], key: str, ticks: int) -> None:
     for _ in range(ticks):
         await anyio.lowlevel.checkpoint()
-    with suppress(RunEnded):
-        await run.tell(message, key=key)
+    while True:
+        try:
+            return await run.tell(message, key=key)
+        except RunEnded:
+            return None
+        except StoreUnavailable:
+            await anyio.sleep(0.1)

@@ -141,6 +141,8 @@ class ClosingCall(Call):
         Right after a load it is not known which of them an earlier life had begun, so all of them may have.
         """
         known = {write.identity for write in recorded if type(write) is Entry}
+        if self.activation.replayed:  # What ended while the run was being paused is recorded, though nobody waits for it.
+            known.update(entry.identity for entry in self.activation.turn.journal.order)
         held = {call.asked for call in begun if call.held}
         maybe = self.closing.dropped if self.activation.replayed else [call.asked for call in begun]
         return [

@@ -106,11 +106,13 @@ class Ending:
         except Exception:  # noqa: BLE001  (today's class cannot read it: nobody can tell what it would ask)
             return []
         asks = stretch.end.dropped if isinstance(stretch.end, Finished) else tuple(stretch.asks)
+        known = {entry.identity for entry in activation.turn.journal.order}
         behind = [asked for closing in asks if isinstance(closing.request, Closing) for asked in closing.request.dropped]
         return [
             attempt.entry(status="cancelled", attempt=attempt.number, ref=asked.request.ref)
             for asked in (*asks, *behind)
-            if isinstance(asked.request, StepCall) and asked.request.ref is not None and (attempt := Attempt(activation, asked)).maybe_begun()
+            if asked.identity not in known
+            and isinstance(asked.request, StepCall) and asked.request.ref is not None and (attempt := Attempt(activation, asked)).maybe_begun()
         ]
 
     # --- the undos ------------------------------------------------------------------------------------------------------

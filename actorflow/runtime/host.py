@@ -204,9 +204,13 @@ class Host:
         found = await self.store.find(address)
         if found is None or whole:
             return found
-        activation = self.resident.get(found.id)  # What was read may be old by now.
+        return self.present(found)
+
+    def present(self, found: Run) -> Run:
+        """What was read, with the status it has now: another turn of the loop may have come between."""
+        activation = self.resident.get(found.id)
         status = activation.status if activation is not None else self._just_ended.get(found.id, found.status)
-        return evolve(found, status=status)
+        return found if status == found.status else evolve(found, status=status)
 
     def depth(self, run: int) -> int:
         """Messages that wait for it, as far as is known in memory."""

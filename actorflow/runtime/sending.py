@@ -31,6 +31,7 @@ class Sending(Call):
     def accept(self, target: Run, envelope: Envelope) -> tuple[Entry, list[Write]] | None:
         """The refusal, if that run does not take this message; else None."""
         host = self.activation.host
+        target = host.present(target)
         if target.status in ENDED:
             return self.failed(RunEnded(target.address, target.status)), []
         if target.status == "undoing":

@@ -177,8 +177,11 @@ async def _live(scenario: Scenario, world: World, store: FaultStore) -> tuple[bo
 
 
 async def _pauses(runtime: Runtime, store: FaultStore) -> None:
-    """An operator who pauses all runs at planned moments, and resumes them a second later."""
+    """An operator who pauses all runs at planned moments, and resumes them a second later, or in the next life."""
     began = anyio.current_time()
+    for run in (await runtime.runs(status="paused", reason="operator")).runs:  # A crash kept somebody from resuming it.
+        with suppress(StoreUnavailable):
+            await runtime.operations.resume(Address(run.kind, run.key))
     for fault in sorted((fault for fault in store.faults if fault.mode == "pause"), key=lambda fault: fault.delay_s):
         await anyio.sleep_until(began + fault.delay_s)
         runs = (await runtime.runs()).runs
@@ -202,7 +205,7 @@ async def _persistent(scenario: Scenario, runtime: Runtime, world: World) -> Any
             if paused.reason != "operator":
                 raise
             await anyio.sleep(2.0)
-            with suppress(RunEnded):
+            with suppress(RunEnded, StoreUnavailable):
                 await runtime.operations.resume(Address(*paused.address.split("/", 1)))
 
 
