@@ -53,10 +53,8 @@ pyright: $(READY) ## Check types with pyright, strict
 complete: $(READY) ## Check that every public name has its type
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes actorflow --ignoreexternal
 
-bench: $(READY) ## Run the benchmarks
-	@for script in benchmarks/[a-z]*.py; do \
-		test -f "$$script" || { echo "there are no benchmarks yet"; break; }; \
-		echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+bench: $(READY) ## Run the benchmarks (about a minute; see `python -m benchmarks --help`)
+	@$(BIN)/python -m benchmarks
 
 clean: ## Remove .venv and all caches
 	rm -rf .venv .hypothesis .mypy_cache .ruff_cache .coverage* build dist *.egg-info

@@ -125,7 +125,7 @@ class Step:
             TypeError: They do not fit the signature.
         """
         if not kwargs and len(args) == len(self.positional):
-            return dict(zip(self.positional, args, strict=True))
+            return dict(zip(self.positional, args))  # noqa: B905  (just compared)
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = dict(bound.arguments)

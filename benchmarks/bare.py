@@ -1,38 +1,44 @@
 """The ceiling: a bare asyncio loop that writes the same rows by group commit through aiosqlite, and nothing else.
 
-Each "workflow" is a task that appends a row, waits until that is durable, and appends the next: a start, the steps, an end.
-One future a row, one transaction for all rows that are ready, full durability. No journal, no replay, no identity: what any
-durable runtime on SQLite would have to be compared with.
+Each "workflow" is a task that writes what actorflow writes for it, in actorflow's own tables: a new run and its first entry,
+an entry for each step, and at the end an entry and the run's outcome. It waits until each of these is durable before it
+writes the next. One future a write, one transaction for all that is ready. No journal, no replay, no identity, no checks:
+what is left is the disk, SQLite, the driver and the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
+from importlib.resources import files
 from typing import Any
 
 import aiosqlite
 
-INSERT = """insert into entry(run, round, kind, branch, name, n, status, attempt, at, due_at, input, outcome, ref)
+RUN = """insert into run(id, kind, key, status, round, crashes, seed, wake_at, detached, created_at, updated_at, input, input_crc)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-SCHEMA = """create table entry(seq integer primary key, run, round, kind, branch, name, n, status, attempt, at, due_at, input,
-outcome, ref); create index entry_run on entry(run, round);"""
+ENTRY = """insert into entry(run, round, kind, branch, name, n, status, attempt, at, due_at, input, outcome, ref, crc)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+END = "update run set status = ?, wake_at = null, updated_at = ?, outcome = ?, outcome_crc = ?, ended_at = ? where id = ?"
+SCHEMA = files("actorflow.stores").joinpath("migrations/0001_start.sql").read_text("utf-8")
+
+Row = tuple[Any, ...]
 
 
 class Bare:
-    """Group commit over one table."""
+    """Group commit over actorflow's tables."""
 
     def __init__(self, db: aiosqlite.Connection) -> None:
         self.db = db
-        self.rows: list[tuple[Any, ...]] = []
+        self.runs: list[Row] = []
+        self.entries: list[Row] = []
+        self.ends: list[Row] = []
         self.waiting: list[asyncio.Future[None]] = []
         self.wake = asyncio.Event()
 
-    async def append(self, row: tuple[Any, ...]) -> None:
-        """Durable on return."""
+    async def durable(self) -> None:
+        """What was put into the lists is durable on return."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.rows.append(row)
         self.waiting.append(future)
         self.wake.set()
         await future
@@ -42,11 +48,13 @@ class Bare:
         while True:
             await self.wake.wait()
             self.wake.clear()
-            while self.rows:
-                rows, waiting = self.rows, self.waiting
-                self.rows, self.waiting = [], []
+            while self.waiting:
+                batch, waiting = (self.runs, self.entries, self.ends), self.waiting
+                self.runs, self.entries, self.ends, self.waiting = [], [], [], []
                 await self.db.execute("begin immediate")
-                await self.db.executemany(INSERT, rows)
+                for sql, rows in zip((RUN, ENTRY, END), batch, strict=True):
+                    if rows:
+                        await self.db.executemany(sql, rows)
                 await self.db.commit()
                 for future in waiting:
                     future.set_result(None)
@@ -63,16 +71,21 @@ async def run(path: str, runs: int, steps: int, *, durability: str) -> float:
         writer = asyncio.create_task(bare.write())
 
         async def workflow(number: int) -> None:
-            await bare.append((number, 0, "started", "", "Line", 0, "", 0, time.time(), None, b'{"n":1}', None, None))
+            at = time.time()
+            bare.runs.append((number, "Line", str(number), "running", 0, 0, number, 0.0, 0, at, at, b'{"length":5}', 1))
+            bare.entries.append((number, 0, "started", "", "Line", 0, "", 0, at, None, None, None, None, 1))
+            await bare.durable()
             for n in range(steps):
-                await bare.append((number, 0, "step", "", "add", n, "ok", 1, time.time(), None, b'{"value":1}', b"2", None))
-            await bare.append((number, 0, "completed", "", "", 0, "ok", 0, time.time(), None, None, b"5", None))
+                bare.entries.append((number, 0, "step", "", "add", n, "ok", 1, time.time(), None, b'{"value":1}', b"2", None, 1))
+                await bare.durable()
+            at = time.time()
+            bare.entries.append((number, 0, "completed", "", "", 0, "ok", 0, at, None, None, b"5", None, 1))
+            bare.ends.append(("completed", at, b"5", 1, at, number))
+            await bare.durable()
 
         begun = time.perf_counter()
-        await asyncio.gather(*(workflow(number) for number in range(runs)))
+        await asyncio.gather(*(workflow(number) for number in range(1, runs + 1)))
         taken = time.perf_counter() - begun
         writer.cancel()
         return taken
 
-
-SQLITE = sqlite3.sqlite_version

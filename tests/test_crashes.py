@@ -14,9 +14,23 @@ import anyio
 import pytest
 from attrs import field, frozen
 
-from actorflow import Abort, Message, Retry, Run, Runtime, StepTimeout, Transient, Workflow, checkpoint, current_step, gather, heartbeat, step
+from actorflow import (
+    Abort,
+    Retry,
+    Run,
+    Runtime,
+    StepTimeout,
+    Transient,
+    Workflow,
+    checkpoint,
+    current_step,
+    gather,
+    heartbeat,
+    step,
+)
 from actorflow.testing.clock import Backend
-from actorflow.testing.scenario import Scenario, World, effect, enumerate_crashes, world
+from actorflow.testing.faults import Fault, Mode
+from actorflow.testing.scenario import Scenario, World, effect, enumerate_crashes, play, world
 
 SEED = 1
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -101,7 +115,7 @@ def test_tries_and_their_backoff_survive_a_crash(backend: Backend, failures: int
         attempts = [attempt for attempt, _ in world.marks]
         assert attempts == sorted(attempts)
         assert attempts[-1] == min(failures + 1, 4)
-        first = {}
+        first: dict[int, float] = {}
         for attempt, at in world.marks:
             first.setdefault(attempt, at)
             if attempt > 1:
@@ -439,7 +453,9 @@ def failing(workflow: Workflow[Any], **options: Any) -> Scenario:
         except Abort as error:
             return f"{type(error).__name__}: {error}"
 
-    return Scenario(name=scenario.name, actors=scenario.actors, script=script, **{k: v for k, v in options.items() if k != "more"})
+    return Scenario(
+        name=scenario.name, actors=scenario.actors, script=script, **{k: v for k, v in options.items() if k != "more"}
+    )
 
 
 @both
@@ -527,6 +543,8 @@ class Parent(Workflow[list[Any]]):
             await two.result()
         except Exception as error:
             second = f"{type(error).__name__}: {error.__cause__}"
+        else:
+            second = "not reached"
         again = await self.start(Leaf(1), key="one")
         third = await again.result()
         loose = await self.start(Leaf(5), key="loose", detached=True)
@@ -614,3 +632,59 @@ def test_new_runs_take_the_new_path(backend: Backend) -> None:
     """E2, rule 11."""
     scenario = one(New())
     crash(scenario, backend)
+
+
+# --- without a crash -------------------------------------------------------------------------------------------------------
+
+
+class Mistaken(Message[None]):
+    n: int
+
+
+class Choosing(Workflow[str]):
+    async def run(self) -> str:
+        await self.receive(Mistaken, where=lambda m: 1 // m.n > 0)
+        return "not reached"
+
+
+@both
+def test_a_predicate_that_raises_pauses_its_run_and_nobody_else(backend: Backend) -> None:
+    """P9, R9."""
+
+    async def script(runtime: Runtime, _: World) -> Any:
+        choosing = await runtime.start(Choosing(), key="c")
+        other = await runtime.start(Sequence(0), key="s")
+        await choosing.tell(Mistaken(0), key="m")
+        try:
+            await choosing.result()
+        except RunPaused as paused:
+            return [paused.reason, await other.result()]
+
+    outcome = play(Scenario(name="Choosing", actors=[Choosing, Sequence], script=script), backend)
+
+    assert outcome.result == ["bug", 4]
+
+
+SCENARIOS = {
+    "Sequence": one(Sequence(0)),
+    "Fan": one(Fan()),
+    "FailingFan": one(FailingFan()),
+    "Milestones": one(Milestones(1)),
+    "Rounds": one(Rounds(5)),
+    "Trip": failing(Trip()),
+    "Parent": one(Parent(), more=[Leaf]),
+    "Uploading": one(Uploading()),
+}
+
+
+@both
+@pytest.mark.parametrize("mode", ["drain", "pause"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_an_orderly_end_or_a_pause_at_any_moment_changes_nothing(backend: Backend, mode: Mode, name: str) -> None:
+    """X29, rules 20 and 28: running steps finish and are recorded; alone, and with a crash after it."""
+    calm = play(SCENARIOS[name], backend)
+
+    for tenths in (0, 1, 5, 7, 10, 13, 21):
+        stop = Fault(0, mode, delay_s=tenths / 10)
+        for faults in ([stop], [stop, Fault(max(1, calm.commits - 1), "after")]):
+            assert play(SCENARIOS[name], backend, faults, seed=tenths).result == calm.result

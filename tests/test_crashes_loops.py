@@ -14,6 +14,13 @@ from actorflow.testing.scenario import Scenario, World, enumerate_crashes, world
 
 SEED = 4
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+def because(paused: RunPaused, reason: str) -> None:
+    """It paused for that reason, and no other."""
+    assert paused.reason == reason, paused
+
+
 ITEMS = 23
 BATCH = 5
 
@@ -82,7 +89,9 @@ class Picky(Workflow[list[int]]):
     at_most: int
 
     async def run(self) -> list[int]:
-        done = await self.each(all_numbers, picky, key=lambda n: n, batch=BATCH, parallel=2, on_error=SetAside(at_most=self.at_most))
+        done = await self.each(
+            all_numbers, picky, key=lambda n: n, batch=BATCH, parallel=2, on_error=SetAside(at_most=self.at_most)
+        )
         return [done.done, done.set_aside]
 
 
@@ -97,7 +106,7 @@ def test_bad_items_are_set_aside_until_the_budget_is_spent(backend: Backend, at_
             try:
                 return await run.result()
             except RunPaused as paused:
-                assert paused.reason == "budget", paused
+                because(paused, "budget")
                 await run.resume()
 
     assert enumerate_crashes(Scenario(name=f"Picky {at_most}", actors=[Picky], script=script), backend, seed=SEED) > 0

@@ -9,15 +9,14 @@ import pytest
 from attrs import field
 
 from actorflow import (
-    ActorflowError,
     AskTimeout,
     CallCycle,
     Limits,
     Message,
     Run,
     RunEnded,
-    StoreUnavailable,
     Runtime,
+    StoreUnavailable,
     UnknownRun,
     Workflow,
     checkpoint,
@@ -128,7 +127,7 @@ def test_a_wait_that_timed_out_stays_so_and_its_length_survives_a_crash(backend:
 
     async def script(runtime: Runtime, world: World) -> Any:
         run = await runtime.start(Patient(), key="k")
-        while world.effects.total() == 0:
+        while world.effects.total() == 0:  # noqa: ASYNC110  (a step of the run tells the ledger, not us)
             await anyio.sleep(1.0)
         await run.tell(Item(7), key="m")
         return await run.result()
@@ -205,6 +204,8 @@ def test_a_delayed_message_is_not_seen_before_its_time(backend: Backend) -> None
         return await run.result()
 
     crash(Scenario(name="Delayed", actors=[Delayed], script=script), backend)
+    # It is due at the very moment at which its receiver leaves memory.
+    crash(Scenario(name="Delayed", actors=[Delayed], script=script, limits=Limits(batch_max=1)), backend, pairs=10)
 
 
 # --- between runs ------------------------------------------------------------------------------------------------------
@@ -340,8 +341,8 @@ class Mirror(Workflow[str]):
         await self.receive(Stop)
         try:
             await Run(Mirror, self.other).ask(Ask(1), within="30s")
-        except (CallCycle, AskTimeout, RunEnded) as error:
-            return "refused" if isinstance(error, ActorflowError) else "?"
+        except (CallCycle, AskTimeout, RunEnded):
+            return "refused"
         return "answered"
 
 

@@ -19,29 +19,29 @@ from actorflow import (
     InvalidState,
     KeyTaken,
     Landed,
-    Limits,
     Message,
     Retry,
     Run,
     RunAgain,
-    RunCancelled,
-    RunEnded,
     RunPaused,
     Runtime,
     StepInterrupted,
     Transient,
     Workflow,
     checkpoint,
-    current_step,
     gather,
     step,
 )
-from actorflow.testing.clock import Backend, run_virtual
-from actorflow.testing.faults import Fault
-from actorflow.testing.scenario import Scenario, World, effect, enumerate_crashes, play, world
+from actorflow.testing.clock import Backend
+from actorflow.testing.scenario import Scenario, World, effect, enumerate_crashes, world
 
 SEED = 3
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+def because(paused: RunPaused, reason: str) -> None:
+    """It paused for that reason, and no other."""
+    assert paused.reason == reason, paused
 
 
 def crash(scenario: Scenario, backend: Backend, **options: Any) -> None:
@@ -50,7 +50,7 @@ def crash(scenario: Scenario, backend: Backend, **options: Any) -> None:
 
 async def until(run: Run[Any], *statuses: str) -> str:
     """Wait until the run is in one of these statuses."""
-    while (status := (await run.status()).status) not in statuses:
+    while (status := (await run.status()).status) not in statuses:  # noqa: ASYNC110  (as a client would)
         await anyio.sleep(0.25)
     return status
 
@@ -140,7 +140,7 @@ class Asking(Workflow[str]):
 @pytest.mark.parametrize("act", ["landed", "run_again", "give_up"])
 def test_an_operator_decides_what_became_of_an_interrupted_step(backend: Backend, act: str) -> None:
     """P2, A3: it landed, it shall run again, or it is given up."""
-    decisions = {"landed": Landed("paint"), "run_again": RunAgain(), "give_up": GiveUp()}
+    decisions: dict[str, Any] = {"landed": Landed("paint"), "run_again": RunAgain(), "give_up": GiveUp()}
 
     async def script(runtime: Runtime, world: World) -> Any:
         run = await runtime.start(Asking(), key="k")
@@ -148,7 +148,7 @@ def test_an_operator_decides_what_became_of_an_interrupted_step(backend: Backend
             try:
                 result = await run.result()
             except RunPaused as paused:
-                assert paused.reason == "ask"
+                because(paused, "ask")
                 await run.decide(paused.report.where, decisions[act])
             else:
                 return result in ("paint", "given up")
@@ -293,8 +293,7 @@ def test_a_failed_step_is_performed_again_or_skipped_after_its_cause_is_mended(b
             try:
                 return await run.result()
             except RunPaused as paused:
-                assert paused.reason == "failure", paused
-                assert "fragile" in paused.report.where
+                because(paused, "failure")
                 if verb == "retry":
                     world.marks.append("mended")
                 try:
@@ -328,7 +327,7 @@ def test_a_bug_pauses_the_run_and_resume_goes_on_after_the_fix(backend: Backend)
             try:
                 return await run.result()
             except RunPaused as paused:
-                assert paused.reason == "bug", paused
+                because(paused, "bug")
                 world.marks.append("mended")
                 MENDED[:] = world.marks
                 await run.resume()
@@ -368,7 +367,7 @@ def test_an_undo_that_failed_for_good_waits_for_an_operator(backend: Backend, ve
             try:
                 return await run.result()
             except RunPaused as paused:
-                assert paused.reason == "undo", paused
+                because(paused, "undo")
                 if verb != "skip":
                     world.marks.append("oiled")
                 try:

@@ -62,7 +62,7 @@ def virtually(backend: Backend, fn: Callable[[], Awaitable[Any]]) -> Any:
 
 async def until(what: Callable[[], object]) -> None:
     with anyio.fail_after(100):
-        while not what():
+        while not what():  # noqa: ASYNC110  (in virtual time)
             await anyio.sleep(0.01)
 
 
@@ -79,7 +79,7 @@ def test_a_power_cut_ends_a_runtime_at_once_whoever_waits_for_it(backend: Backen
         memory = MemoryStore()
         store = FaultStore(MemoryStore(share=memory))
         began = anyio.current_time()
-        with pytest.raises(BaseException) as caught:  # noqa: PT011
+        with pytest.raises(BaseException) as caught:  # noqa: PT011, PT012  (the block is a process)
             async with Runtime(actors=[Endless, Waiter], store=store, clock=LoopClock()) as runtime:
                 run = await runtime.start(Endless(), key="e")
                 waiter = await runtime.start(Waiter(), key="w")
@@ -321,7 +321,9 @@ def test_every_pair_of_faults_of_a_short_run_ends_well(backend: Backend) -> None
 def test_the_ledger_knows_how_often_a_step_ran() -> None:
     """The harness itself: a crash after the effect and before its record repeats it."""
     seen: list[int] = []
-    scenario = Scenario(name="Steps", actors=[Steps], script=_steps, expect=lambda world, _: seen.append(sum(world.effects.values())))
+    scenario = Scenario(
+        name="Steps", actors=[Steps], script=_steps, expect=lambda world, _: seen.append(sum(world.effects.values()))
+    )
 
     for at in range(1, 6):
         play(scenario, "asyncio", [Fault(at, "before")])

@@ -7,6 +7,7 @@ durable. A refused commit breaks the chain: this activation is dropped, and the 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -34,7 +35,6 @@ from actorflow.records import (
     SetRound,
     SetState,
     SetView,
-    Wake,
     Write,
 )
 from actorflow.runtime import reports
@@ -73,6 +73,7 @@ class Activation:
         self.stopping: str | None = None  #: why nothing new begins
         self.inflight = 0  #: commits that are not durable yet
         self.deadline: Timer | None = None
+        self.served_at = -math.inf  #: up to here, delayed messages were shown to all that wait; later ones must wake it
         self.halted: list[Call] = []  #: calls that were open when it was told to stop
         self.proven: Signal | None = None  #: somebody waits to see whether it ends its process again
         self.replayed = False  #: this stretch began with a replay
@@ -216,7 +217,7 @@ class Activation:
         wake_at: float | None = 0.0
         if not working and not self.mailbox.reserved:
             dues = [call.due_at for call in self.calls.values() if call.due_at is not None]
-            dues.extend(due for due in (self.mailbox.next_due(now=self.host.clock.wall()), self.run.deadline_at) if due is not None)
+            dues.extend(due for due in (self.mailbox.next_due(now=self.served_at), self.run.deadline_at) if due is not None)
             wake_at = min(dues, default=None)
         recovered = self.crashes > 0 and any(type(write) is Entry and write.status for write in writes)
         if (status, wake_at) != (self.status, self.wake_at) or recovered:
@@ -300,7 +301,7 @@ class Activation:
 
     def serve(self) -> None:
         """Give waiting messages to waiting calls: calls in the order they began to wait, messages oldest first."""
-        served = True
+        served, self.served_at = True, self.host.clock.wall()
         while served and self.stopping is None and self.host.live(self):
             served = False
             for call in list(self.calls.values()):

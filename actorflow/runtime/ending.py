@@ -52,7 +52,13 @@ class Ending:
             self._last(activation, status, outcome, writes, None)
 
     def undo(
-        self, activation: Activation, outcome: bytes, writes: list[Write], *, report: FailureReport | None, log: Entry | None = None
+        self,
+        activation: Activation,
+        outcome: bytes,
+        writes: list[Write],
+        *,
+        report: FailureReport | None,
+        log: Entry | None = None,
     ) -> None:
         """A business failure or a cancel: in one commit nothing new may start; then the undos run; then it ends."""
         payload = None if report is None else reports.encode(report)
@@ -89,7 +95,9 @@ class Ending:
         outcome = activation.run.outcome or b"null"
         report = reports.decode(activation.run.report)
         at = self.host.clock.wall()
-        cancelled: list[Write] = [intent._replace(kind="step", status="cancelled", at=at) for intent in _unanswered(activation.events)]
+        cancelled: list[Write] = [
+            intent._replace(kind="step", status="cancelled", at=at) for intent in _unanswered(activation.events)
+        ]
         activation.submit(cancelled, lambda: self.host.spawn(lambda: self._undo(activation, outcome, report)))
 
     def _maybe_landed(self, activation: Activation) -> list[Write]:
@@ -112,7 +120,9 @@ class Ending:
             attempt.entry(status="cancelled", attempt=attempt.number, ref=asked.request.ref)
             for asked in (*asks, *behind)
             if asked.identity not in known
-            and isinstance(asked.request, StepCall) and asked.request.ref is not None and (attempt := Attempt(activation, asked)).maybe_begun()
+            and isinstance(asked.request, StepCall)
+            and asked.request.ref is not None
+            and (attempt := Attempt(activation, asked)).maybe_begun()
         ]
 
     # --- the undos ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attrs import define
+from attrs import define, field
 
 from actorflow.records import Consume, Entry, Envelope, Loaded, Run, Write
 from actorflow.runtime.loops import Signal
@@ -28,9 +28,9 @@ class Mail:
     """The new runs, envelopes and answers of one commit."""
 
     host: Host
-    runs: Sequence[Run] = ()
-    envelopes: Sequence[Envelope] = ()
-    answers: Sequence[Consume] = ()
+    runs: list[Run] = field(factory=list[Run])
+    envelopes: list[Envelope] = field(factory=list[Envelope])
+    answers: list[Consume] = field(factory=list[Consume])
 
     def accepted(self) -> None:
         """The commit is durable."""
@@ -55,10 +55,19 @@ def mail_of(host: Host, writes: Sequence[Write]) -> Mail:
     """The mail of a commit that is on its way: from now on places are kept for its messages."""
     if len(writes) == 1 and type(writes[0]) is Entry:
         return NO_MAIL
-    forks = {write.run for write in writes if type(write) is Entry and write.kind == "forked"}  # They inherit: they are loaded.
-    runs = [write for write in writes if type(write) is Run and write.id not in forks]
-    envelopes = [write for write in writes if type(write) is Envelope]
-    answers = [write for write in writes if type(write) is Consume and write.answer is not None]
-    for envelope in envelopes:
-        host.reserve(envelope, 1)
-    return Mail(host, runs, envelopes, answers)
+    mail, forks = Mail(host), set[int]()
+    for write in writes:
+        if isinstance(write, Entry):
+            if write.kind == "forked":
+                forks.add(write.run)
+        elif isinstance(write, Envelope):
+            host.reserve(write, 1)
+            mail.envelopes.append(write)
+        elif isinstance(write, Consume):
+            if write.answer is not None:
+                mail.answers.append(write)
+        elif isinstance(write, Run):
+            mail.runs.append(write)
+    if forks:
+        mail.runs = [run for run in mail.runs if run.id not in forks]  # They inherit: they are loaded.
+    return mail

@@ -137,7 +137,11 @@ async def retry(operators: Operators, run: Run) -> None:
     writes: list[Write] = [_log(operators, run, "retried", report.where), SetEnd(run=run.id, report=b"")]
     if run.reason == "undo":
         branch = report.where.partition(":")[0]
-        spent = [seq for seq, e in await operators.host.store.undoable(run.id, run.round) if e.branch == branch and e.status == "failed"]
+        spent = [
+            seq
+            for seq, e in await operators.host.store.undoable(run.id, run.round)
+            if e.branch == branch and e.status == "failed"
+        ]
         writes.extend((SetAsideEntries(run.id, tuple(spent)), _state(operators, run, "undoing")))
     else:
         events = await _entries(operators, run)
@@ -177,7 +181,9 @@ async def decide(operators: Operators, run: Run, call: str, decision: Decision) 
     """Say what became of an interrupted step."""
     report = _paused(run, "decide")
     if run.reason != "ask" or report.where != call:
-        raise InvalidState("decide", run.address, f"paused ({run.reason}) at {report.where}", f"No step {call} waits for a decision.")
+        raise InvalidState(
+            "decide", run.address, f"paused ({run.reason}) at {report.where}", f"No step {call} waits for a decision."
+        )
     events = await _entries(operators, run)
     intent = next((e for e in reversed(events) if e.entry.kind == "intent" and str(e.entry.identity) == call), None)
     if intent is None:
@@ -220,7 +226,11 @@ async def fork(operators: Operators, run: Run, key: str, at: int | None, input: 
     target = Address(run.kind, key)
     new = host.new_run(target, input if input is not None else (run.fields or run.input), deadline_at=None)
     new = evolve(new, seed=run.seed, round=run.round)
-    writes: list[Write] = [new, host.begun(new), new_entry(new.id, run.round, "forked", Identity("", str(run.address), 0), at=new.created_at)]
+    writes: list[Write] = [
+        new,
+        host.begun(new),
+        new_entry(new.id, run.round, "forked", Identity("", str(run.address), 0), at=new.created_at),
+    ]
     writes.extend(_inherited(current, cut, new.id, compare=input is None))
     if loaded is not None:
         writes.extend(SetCursor(new.id, c.round, c.branch, c.n, c.state) for c in loaded.cursors)
@@ -229,7 +239,9 @@ async def fork(operators: Operators, run: Run, key: str, at: int | None, input: 
         now = host.clock.wall()
         writes.append(SetState(run=run.id, status="cancelled", reason=None, wake_at=None, crashes=0, at=now))
         writes.append(SetEnd(run=run.id, outcome=outcome, ended_at=now))
-        writes.append(new_entry(run.id, run.round, "cancelled", Identity("", f"forked as {target}"[:200], 0), at=now, outcome=outcome))
+        writes.append(
+            new_entry(run.id, run.round, "cancelled", Identity("", f"forked as {target}"[:200], 0), at=now, outcome=outcome)
+        )
     refusal = await operators.write(writes)
     if isinstance(refusal, Taken):
         raise KeyTaken(target, "a run that exists", f"a fork of {run.address}")
@@ -262,7 +274,9 @@ def _inherited(events: Sequence[Event], cut: Event | None, run: int, *, compare:
         before = cut is None or seq < cut.seq
         elsewhere = cut is not None and not _same_line(entry.branch, cut.entry.branch) and entry.status == "ok"
         inherited = entry.kind in (*DELIVERED, *SPOT, "patch") and (before or elsewhere)
-        failed_last = cut is None and entry.kind in DELIVERED and entry.status in ("failed", "timeout", "interrupted", "cancelled")
+        failed_last = (
+            cut is None and entry.kind in DELIVERED and entry.status in ("failed", "timeout", "interrupted", "cancelled")
+        )
         if inherited and not (failed_last and not before):
             taken = entry.kind == "receive"  # Its number is what `reply` answers; whoever asked is answered by the original.
             input_ = (entry.input or b"").partition(b" ")[0] or None if taken else entry.input if compare else NOT_COMPARED

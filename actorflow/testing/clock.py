@@ -87,10 +87,10 @@ class _seeded:  # noqa: N801  (reads as a verb: with _seeded(seed))
         self._seed = seed
 
     def __enter__(self) -> None:
-        import trio._core._run as scheduler  # noqa: PLC0415, PLC2701  (Hypothesis and pytest-trio reach in here, too)
+        import trio._core._run as scheduler  # noqa: PLC0415  (Hypothesis and pytest-trio reach in here, too)
 
-        self._scheduler: Any = scheduler
-        self._before = scheduler._ALLOW_DETERMINISTIC_SCHEDULING  # noqa: SLF001
+        self._scheduler = cast("Any", scheduler)
+        self._before = self._scheduler._ALLOW_DETERMINISTIC_SCHEDULING  # noqa: SLF001
         self._scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # noqa: SLF001
         self._scheduler._r.seed(self._seed)  # noqa: SLF001
 

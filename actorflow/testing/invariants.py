@@ -123,7 +123,9 @@ def _of_the_system(message: Envelope) -> bool:
 def _asleep(rows: Rows) -> Iterable[str]:
     if rows.run.status in ("running", "undoing", "pending") and rows.run.wake_at is None:
         yield f"it is {rows.run.status} and nothing would wake it"
-    timers = [e.due_at for _, e in rows.loaded.entries if e.kind == "timer" and e.due_at is not None and not _answered(rows, e.identity)]
+    timers = [
+        e.due_at for _, e in rows.loaded.entries if e.kind == "timer" and e.due_at is not None and not _answered(rows, e.identity)
+    ]
     if rows.run.status == "waiting" and timers and (rows.run.wake_at is None or rows.run.wake_at > min(timers)):
         yield f"it waits for {min(timers)} and would wake at {rows.run.wake_at}"
 
@@ -137,7 +139,12 @@ def _answered(rows: Rows, identity: object) -> bool:
 def replays(rows: Sequence[Rows], actors: Sequence[type[Actor]]) -> list[str]:
     """Runs that completed, or failed by their code, driven once more: each must come to the same end, asking for nothing."""
     kinds = {actor.__kind_info__().name: actor.__kind_info__() for actor in actors}
-    return [f"{each}: {line}" for each in rows if each.run.status in ("completed", "failed") for line in _replay(each, kinds[each.run.kind])]
+    return [
+        f"{each}: {line}"
+        for each in rows
+        if each.run.status in ("completed", "failed")
+        for line in _replay(each, kinds[each.run.kind])
+    ]
 
 
 def _replay(rows: Rows, kind: Kind) -> Iterable[str]:
@@ -148,7 +155,12 @@ def _replay(rows: Rows, kind: Kind) -> Iterable[str]:
     context = copy_context()
     context.run(current.set, Mark())
     turn = Turn(
-        instance.run(), context, rows.loaded.entries, state=Fields(kind, instance), instance=instance, seed=f"{run.seed}/{run.round}"
+        instance.run(),
+        context,
+        rows.loaded.entries,
+        state=Fields(kind, instance),
+        instance=instance,
+        seed=f"{run.seed}/{run.round}",
     )
     stretch = turn.begin()
     if stretch.notes:

@@ -92,7 +92,7 @@ class Scenario:
     name: str
     actors: Sequence[type[Actor]]
     script: Script  #: repeatable; what it returns must not depend on crashes
-    limits: Limits = Limits()
+    limits: Limits = field(factory=Limits)
     deadline_s: float = 10_000.0  #: in virtual time: whoever has not ended by then never will
     expect: Callable[[World, list[Rows]], object] | None = None  #: further assertions once all is over
     same_effects: bool = True  #: a crash changes how often a step runs, not which ones
@@ -209,15 +209,16 @@ async def _persistent(scenario: Scenario, runtime: Runtime, world: World) -> Any
                 await runtime.operations.resume(Address(*paused.address.split("/", 1)))
 
 
-def play(scenario: Scenario, backend: Backend, *lives: Sequence[Fault], seed: int | None = None, downtime_s: float = 0.0) -> Outcome:
+def play(
+    scenario: Scenario, backend: Backend, *lives: Sequence[Fault], seed: int | None = None, downtime_s: float = 0.0
+) -> Outcome:
     """`tell` in virtual time; an error says how to get there again."""
     try:
         return run_virtual(lambda: tell(scenario, lives, downtime_s=downtime_s), backend=backend, seed=seed)
     except BaseException as error:
         shown = ", ".join(f"[{' '.join(map(str, faults))}]" for faults in lives)
-        raise Failed(
-            f"{scenario.name} on {backend}, faults by life: {shown or 'none'}, seed {seed}, downtime {downtime_s} s: {_shown(error)}"
-        ) from error
+        how = f"faults by life: {shown or 'none'}, seed {seed}, downtime {downtime_s} s"
+        raise Failed(f"{scenario.name} on {backend}, {how}: {_shown(error)}") from error
 
 
 def _shown(error: BaseException) -> str:
@@ -249,7 +250,9 @@ def enumerate_crashes(
         points = sorted(chance.sample(points, points_max), key=lambda fault: fault.at)
     crashes = 0
     for point in points:
-        crashes += _compared(scenario, calm, play(scenario, backend, [point], downtime_s=downtime_s), f"{point.mode} commit {point.at}")
+        crashes += _compared(
+            scenario, calm, play(scenario, backend, [point], downtime_s=downtime_s), f"{point.mode} commit {point.at}"
+        )
     for _ in range(pairs):
         lives = [[evolve(chance.choice(points), at=chance.randint(1, calm.commits))] for _ in range(2)]
         again = play(scenario, backend, *lives, seed=chance.getrandbits(32), downtime_s=downtime_s)
@@ -261,7 +264,6 @@ def _compared(scenario: Scenario, calm: Outcome, crashed: Outcome, where: str) -
     if crashed.result != calm.result:
         raise Failed(f"{scenario.name}, crash {where}: the result is {crashed.result!r}, without a crash {calm.result!r}")
     if scenario.same_effects and crashed.effects != calm.effects:
-        raise Failed(
-            f"{scenario.name}, crash {where}: other steps had effects: {sorted(crashed.effects ^ calm.effects)} (of {sorted(calm.effects)})"
-        )
+        other = sorted(crashed.effects ^ calm.effects)
+        raise Failed(f"{scenario.name}, crash {where}: other steps had effects: {other} (of {sorted(calm.effects)})")
     return crashed.crashes
