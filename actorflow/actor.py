@@ -11,7 +11,6 @@ import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, cast, dataclass_transform, final, get_type_hints, overload
-from weakref import WeakKeyDictionary
 
 import attrs
 from attrs import define
@@ -28,6 +27,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _KEY = "~key"  #: where an instance keeps its own key: no field can be called that
+_KIND = "~kind"  #: where a class keeps what the runtime knows of it
 _VOLATILE = "actorflow_volatile"
 _SCALARS = frozenset((str, int, float, bool, bytes, type(None)))
 
@@ -184,10 +184,11 @@ class Actor:
         Raises:
             BadDefinition: The class cannot be stored as it is.
         """
-        kind = _kinds.get(cls)
+        kind = vars(cls).get(_KIND)
         if kind is None:
-            kind = _kinds[cls] = _kind_info(cls)
-        return kind
+            kind = _kind_info(cls)
+            setattr(cls, _KIND, kind)
+        return cast("Kind", kind)
 
 
 def _local_names(cls: type) -> dict[str, Any] | None:
@@ -236,9 +237,6 @@ def _checked_fields(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs
                 f"Write field(factory={type(default).__name__})."
             )
     return [attribute.evolve(alias=attribute.name) for attribute in fields]
-
-
-_kinds: WeakKeyDictionary[type, Kind] = WeakKeyDictionary()
 
 
 def _kind_info(cls: type[Any]) -> Kind:

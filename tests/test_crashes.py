@@ -16,8 +16,10 @@ from attrs import field, frozen
 
 from actorflow import (
     Abort,
+    Message,
     Retry,
     Run,
+    RunPaused,
     Runtime,
     StepTimeout,
     Transient,

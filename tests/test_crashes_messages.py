@@ -399,7 +399,7 @@ class Picky(Workflow[int]):
 
 
 @both
-@pytest.mark.parametrize("apart", range(12))
+@pytest.mark.parametrize("apart", [0, 3, 4, 5, 6, 7, 8])
 def test_a_message_that_arrives_while_its_receiver_is_being_loaded_wakes_it(backend: Backend, apart: int) -> None:
     """G9, P3, I15: several senders, so many turns of the loop apart, to a run that is not in memory."""
 

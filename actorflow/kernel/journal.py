@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from attrs import define
+
 from actorflow.errors import Divergence
 from actorflow.records import Entry, EntryStatus, Event, Identity
 
@@ -17,8 +19,23 @@ from actorflow.records import Entry, EntryStatus, Event, Identity
 DELIVERED = frozenset(("step", "receive", "sleep", "tell", "ask", "start", "result", "checkpoint", "gather", "each"))
 #: Kinds that are answered on the spot: the code never waited for them.
 SPOT = frozenset(("now", "reply"))
+#: Kinds that belong to a call and end nothing.
+BELONGING = frozenset(("try", "intent", "timer", "heartbeat"))
 NOT_COMPARED = b"~"
 """The input of an entry that a fork with other fields inherited: it is taken as it is. No encoded value is that text."""
+
+
+@define(eq=False)
+class Belongings:
+    """What was recorded of one open call beside its outcome."""
+
+    tries: tuple[Entry, ...] = ()
+    intent: Entry | None = None
+    due_at: float | None = None
+    heartbeat: bytes | None = None
+
+
+_NONE = Belongings()  #: most calls have none
 
 
 class Journal:
@@ -28,10 +45,7 @@ class Journal:
         self.order: list[Entry] = []  #: all that is delivered or answered on the spot, in journal order
         self.patches: dict[str, bool] = {}
         self._unclaimed: dict[str, deque[Entry]] = {}
-        self._tries: dict[Identity, list[Entry]] = {}
-        self._intents: dict[Identity, Entry] = {}
-        self._timers: dict[Identity, float] = {}
-        self._heartbeats: dict[Identity, bytes] = {}
+        self._open: dict[Identity, Belongings] = {}
         for _, entry in events:
             self._add(entry)
 
@@ -42,14 +56,16 @@ class Journal:
             self._unclaimed.setdefault(entry.branch, deque()).append(entry)
         elif kind == "patch":
             self.patches[entry.name] = entry.outcome == b"true"
-        elif kind == "try":
-            self._tries.setdefault(entry.identity, []).append(entry)
-        elif kind == "intent":
-            self._intents[entry.identity] = entry
-        elif kind == "timer" and entry.due_at is not None:
-            self._timers[entry.identity] = entry.due_at
-        elif kind == "heartbeat" and entry.outcome is not None:
-            self._heartbeats[entry.identity] = entry.outcome
+        elif kind in BELONGING:
+            belongings = self._open.setdefault(entry.identity, Belongings())
+            if kind == "try":
+                belongings.tries += (entry,)
+            elif kind == "intent":
+                belongings.intent = entry
+            elif kind == "timer":
+                belongings.due_at = entry.due_at
+            else:
+                belongings.heartbeat = entry.outcome
 
     # --- what code asks for -------------------------------------------------------------------------------------------
 
@@ -91,8 +107,7 @@ class Journal:
         """The name, of today's and earlier ones, under which an open checkpoint has recorded something; else today's."""
         if len(names) == 1:
             return names[0]
-        open_calls = (*self._tries, *self._intents, *self._timers, *self._heartbeats)
-        branches = {*self._unclaimed, *(identity.branch for identity in open_calls)}
+        branches = {*self._unclaimed, *(identity.branch for identity in self._open)}
         for name in names:
             scope = f"{parent}/{name}#{n}"
             if any(branch == scope or branch.startswith(f"{scope}/") for branch in branches):
@@ -103,9 +118,8 @@ class Journal:
         """What was recorded of an open call under an earlier name is of this call now: its tries are spent, its attempt begun."""
         for name in earlier:
             before = identity._replace(name=name)
-            for calls in (self._tries, self._intents, self._timers, self._heartbeats):
-                if before in calls:
-                    calls[identity] = calls.pop(before)  # type: ignore[assignment]
+            if before in self._open:
+                self._open[identity] = self._open.pop(before)
 
     def close(self, branch: str, error: BaseException | None = None) -> None:
         """The branch ended (by *error*, if one is given): nothing of it may be left.
@@ -128,19 +142,19 @@ class Journal:
 
     def tries(self, identity: Identity) -> Sequence[Entry]:
         """Attempts of this call that failed by themselves, in order."""
-        return self._tries.get(identity, ())
+        return self._open.get(identity, _NONE).tries
 
     def intent(self, identity: Identity) -> Entry | None:
         """The last attempt of this call that was announced before it began."""
-        return self._intents.get(identity)
+        return self._open.get(identity, _NONE).intent
 
     def due_at(self, identity: Identity) -> float | None:
         """When this wait ends, if that was recorded."""
-        return self._timers.get(identity)
+        return self._open.get(identity, _NONE).due_at
 
     def heartbeat(self, identity: Identity) -> bytes | None:
         """The last progress that this step stored."""
-        return self._heartbeats.get(identity)
+        return self._open.get(identity, _NONE).heartbeat
 
     def note(self, entry: Entry) -> None:
         """Keep what belongs to an open call and was recorded just now (a try, an intent, a timer, a heartbeat)."""

@@ -175,6 +175,6 @@ class Broken:
 class Stretch:
     """What came of one stretch of durable code."""
 
-    notes: list[Note] = field(factory=list)
+    notes: tuple[Note, ...] = ()
     asks: list[Asked] = field(factory=list)
     end: Finished | Again | Broken | None = None

@@ -11,7 +11,6 @@ What the code yields that is no request is a foreign await: the code is dropped,
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from typing import Any
@@ -81,10 +80,10 @@ class Turn:
         self._left = len(self.journal.order)
         self._branches = {"": trunk}
         self._current = trunk  #: the branch that runs, or ran last
-        self._cancelled: set[str] = set()
+        self._cancelled: frozenset[str] = frozenset()
         self._runnable: list[tuple[Branch, Any, BaseException | None]] = [(trunk, None, None)]
         self._waiting: dict[str, Asked] = {}
-        self._errors: deque[tuple[BaseException, Entry]] = deque(maxlen=64)  #: who may still be on its way out
+        self._errors: tuple[tuple[BaseException, Entry], ...] = ()  #: the latest, which may still be on their way out
         self._names: dict[str, object] = {}
         self._stretch = Stretch()
 
@@ -134,7 +133,7 @@ class Turn:
         if recorded is not None:
             return recorded.outcome
         outcome = answer()
-        self._stretch.notes.append(Note(kind, identity, outcome, effect))
+        self._stretch.notes += (Note(kind, identity, outcome, effect),)
         return outcome
 
     def patched(self, flag: str) -> bool:
@@ -142,7 +141,7 @@ class Turn:
         answer = self.journal.patches.get(flag)
         if answer is None:
             answer = self.journal.patches[flag] = not self.replaying
-            self._stretch.notes.append(Note("patch", Identity("", flag, 0), b"true" if answer else b"false"))
+            self._stretch.notes += (Note("patch", Identity("", flag, 0), b"true" if answer else b"false"),)
         return answer
 
     def task(self, code: Code, key: str | None) -> Branch:
@@ -220,7 +219,7 @@ class Turn:
             raise self._nobody_asks(entry)
         value, error = asked.request.answer(entry)
         if error is not None and not isinstance(asked.request, Closing):  # A gather hands on what came from elsewhere.
-            self._errors.append((error, entry))
+            self._errors = (*self._errors[-63:], (error, entry))
         self._runnable.append((self._branches[entry.branch], value, error))
 
     def _gone(self, path: str) -> bool:
@@ -361,7 +360,7 @@ class Turn:
             self._waiting.pop(path, None)
             self._branches.pop(path)
             self.journal.forget(path)
-        self._cancelled.update(paths)
+        self._cancelled |= paths
         self._runnable = [item for item in self._runnable if item[0].path not in paths]
         leave(gone)
         return dropped

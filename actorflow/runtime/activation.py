@@ -192,7 +192,7 @@ class Activation:
         self.place(writes)
         self.submit(writes, lambda: self._begin(opened))
 
-    def _noted(self, notes: list[Note]) -> Iterable[Write]:
+    def _noted(self, notes: Iterable[Note]) -> Iterable[Write]:
         at = self.host.clock.wall()
         for note in notes:
             answers = isinstance(note.effect, Answered)

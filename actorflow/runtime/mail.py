@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define
 
 from actorflow.records import Consume, Entry, Envelope, Loaded, Run, Write
 from actorflow.runtime.loops import Signal
@@ -28,9 +28,9 @@ class Mail:
     """The new runs, envelopes and answers of one commit."""
 
     host: Host
-    runs: list[Run] = field(factory=list[Run])
-    envelopes: list[Envelope] = field(factory=list[Envelope])
-    answers: list[Consume] = field(factory=list[Consume])
+    runs: tuple[Run, ...] = ()
+    envelopes: tuple[Envelope, ...] = ()
+    answers: tuple[Consume, ...] = ()
 
     def accepted(self) -> None:
         """The commit is durable."""
@@ -62,12 +62,12 @@ def mail_of(host: Host, writes: Sequence[Write]) -> Mail:
                 forks.add(write.run)
         elif isinstance(write, Envelope):
             host.reserve(write, 1)
-            mail.envelopes.append(write)
+            mail.envelopes += (write,)
         elif isinstance(write, Consume):
             if write.answer is not None:
-                mail.answers.append(write)
+                mail.answers += (write,)
         elif isinstance(write, Run):
-            mail.runs.append(write)
+            mail.runs += (write,)
     if forks:
-        mail.runs = [run for run in mail.runs if run.id not in forks]  # They inherit: they are loaded.
+        mail.runs = tuple(run for run in mail.runs if run.id not in forks)  # They inherit: they are loaded.
     return mail

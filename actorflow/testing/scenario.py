@@ -228,7 +228,7 @@ def _shown(error: BaseException) -> str:
 
 
 def enumerate_crashes(
-    scenario: Scenario, backend: Backend, *, points_max: int = 40, pairs: int = 3, seed: int = 0, downtime_s: float = 0.0
+    scenario: Scenario, backend: Backend, *, points_max: int = 28, pairs: int = 3, seed: int = 0, downtime_s: float = 0.0
 ) -> int:
     """Crash a scenario before and after each of its commits, then twice in a row at random. Returns how many crashes that was.
 
