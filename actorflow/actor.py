@@ -77,7 +77,7 @@ class Kind:
         Raises:
             BadDefinition: It carries attributes that are no fields and would be lost.
         """
-        values = vars(instance)
+        values: dict[str, Any] = vars(instance)
         if not self.attributes.issuperset(values):
             extra = sorted(values.keys() - self.attributes)
             raise BadDefinition(
@@ -88,7 +88,7 @@ class Kind:
 
     def build(self, fields: bytes, *, key: str) -> Any:
         """A fresh instance from stored fields."""
-        values = self.coder.decode(fields, f"fields of {self.name}/{key}")
+        values: dict[str, Any] = self.coder.decode(fields, f"fields of {self.name}/{key}")
         instance = self.cls(**values)
         object.__setattr__(instance, _KEY, key)
         return instance
@@ -194,7 +194,8 @@ class Actor:
 def _local_names(cls: type) -> dict[str, Any] | None:
     if "<locals>" not in cls.__qualname__:
         return None
-    frame = sys._getframe(2)  # noqa: SLF001  (annotations of a local class mean the names of its function)
+    # Annotations of a local class mean the names of its function.
+    frame = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("actorflow."):
         frame = frame.f_back
     return frame.f_locals
@@ -215,7 +216,7 @@ def _check_class(cls: type) -> None:
 
 @functools.cache
 def _reserved_of(cls: type) -> frozenset[str]:
-    names = set()
+    names: set[str] = set()
     for name, member in vars(cls).items():
         raw = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if getattr(raw, "__final__", False):

@@ -52,7 +52,8 @@ class Address(Generic[A_co]):
     """Where an actor or run is found; what is sent there waits in its mailbox."""
 
     def __init__(self, actor: type[A_co], key: str, operations: Operations | None = None) -> None:
-        self._actor, self.key = actor, checked_key(key)
+        self._actor = actor
+        self.key: str = checked_key(key)
         self._operations = operations
 
     @property
@@ -78,12 +79,13 @@ class Address(Generic[A_co]):
 
     def _outside(self, verb: str) -> Operations:
         """The runtime behind this handle, for a caller that is no durable code."""
+        if self._operations is not None:
+            return self._operations
         match current.get():
-            case StepInfo(name=outer) if self._operations is None:
+            case StepInfo(name=outer):
                 raise StepInsideStep(f"{self}.{verb}", outer)
-            case _ if self._operations is None:
+            case _:
                 raise OutsideTurn(verb)
-        return self._operations
 
     async def tell(self, message: Message[Any], *, key: str | None = None, after: Duration | None = None) -> None:
         """Put a message into the mailbox; on return it is durable and will be handled once.

@@ -73,8 +73,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clocks."""
 
-    wall = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
+    wall: staticmethod[[], float] = staticmethod(time.time)
+    monotonic: staticmethod[[], float] = staticmethod(time.monotonic)
 
 
 class Chance:

@@ -57,7 +57,8 @@ class NotEncodable(Refused, TypeError):
     """A value that cannot be stored, or would not come back as it was."""
 
     def __init__(self, path: str, value: object, why: str) -> None:
-        self.path, self.value_type = path, type(value).__qualname__
+        self.path: str = path
+        self.value_type: str = type(value).__qualname__
         super().__init__(f"{path} ({self.value_type}) cannot be stored: {why}")
 
 
@@ -65,7 +66,9 @@ class TooLarge(Refused, ValueError):
     """A payload over the limit."""
 
     def __init__(self, what: str, size: int, size_max: int) -> None:
-        self.what, self.size, self.size_max = what, size, size_max
+        self.what: str = what
+        self.size: int = size
+        self.size_max: int = size_max
         super().__init__(
             f"{what} is {size:,} bytes, over the limit of {size_max:,}. Store it elsewhere and pass a reference, "
             f"or raise `payload_bytes_max`."
@@ -84,7 +87,8 @@ class UnknownKind(Refused, LookupError):
     """No class of that kind is registered with this runtime."""
 
     def __init__(self, kind: str, known: Sequence[str]) -> None:
-        self.kind, self.known = kind, tuple(known)
+        self.kind: str = kind
+        self.known: tuple[str, ...] = tuple(known)
         listed = ", ".join(sorted(known)) or "none"
         super().__init__(f"no actor class of kind {kind!r} is registered (known: {listed}). Add it to `Runtime(actors=[...])`.")
 
@@ -97,7 +101,7 @@ class UnknownRun(Refused, LookupError):
     """There is no run under that address."""
 
     def __init__(self, address: object) -> None:
-        self.address = str(address)
+        self.address: str = str(address)
         super().__init__(f"there is no run {address}. Start it first, or look at `runs list` for what there is.")
 
 
@@ -105,7 +109,9 @@ class KeyTaken(Refused):
     """The key was used before for something else; both are shown."""
 
     def __init__(self, what: object, recorded: str, given: str) -> None:
-        self.what, self.recorded, self.given = str(what), recorded, given
+        self.what: str = str(what)
+        self.recorded: str = recorded
+        self.given: str = given
         super().__init__(
             f"{what} was used before with another content. Recorded: {recorded:.300}. Given: {given:.300}. "
             f"Use another key, or send what was sent before."
@@ -116,7 +122,7 @@ class RunPruned(Refused):
     """A run with that key ended and was pruned: the key is spent."""
 
     def __init__(self, address: object) -> None:
-        self.address = str(address)
+        self.address: str = str(address)
         super().__init__(f"{address} ended and was pruned; its key stays used. Start a run with another key.")
 
 
@@ -135,7 +141,8 @@ class StepInsideStep(Refused, RuntimeError):
     """A step or a verb was called inside a step."""
 
     def __init__(self, inner: str, outer: str) -> None:
-        self.inner, self.outer = inner, outer
+        self.inner: str = inner
+        self.outer: str = outer
         super().__init__(
             f"`{inner}` was called inside step `{outer}`. Make the outer one a `@checkpoint`, or call "
             f"`plain({inner})(...)`: that records nothing, retries nothing and undoes nothing."
@@ -146,7 +153,8 @@ class MailboxFull(Refused):
     """The mailbox is at its bound; the message was not accepted."""
 
     def __init__(self, address: object, depth_max: int) -> None:
-        self.address, self.depth_max = str(address), depth_max
+        self.address: str = str(address)
+        self.depth_max: int = depth_max
         super().__init__(
             f"the mailbox of {address} is full ({depth_max} messages), so this one was refused. Slow the sender, "
             f"raise `mailbox=`, or split the work over more keys."
@@ -157,7 +165,8 @@ class TooManyCalls(Refused):
     """The bound of what the holder of a store does for its clients at a time."""
 
     def __init__(self, what: str, count_max: int) -> None:
-        self.what, self.count_max = what, count_max
+        self.what: str = what
+        self.count_max: int = count_max
         super().__init__(f"there are too many {what} ({count_max} is the bound), so this was refused. Wait for some of them to end.")
 
 
@@ -165,7 +174,9 @@ class InvalidState(Refused):
     """The verb does not apply to the state that the run is in."""
 
     def __init__(self, verb: str, address: object, status: str, remedy: str) -> None:
-        self.verb, self.address, self.status = verb, str(address), status
+        self.verb: str = verb
+        self.address: str = str(address)
+        self.status: str = status
         super().__init__(f"cannot {verb} {address}: it is {status}. {remedy}")
 
 
@@ -180,7 +191,8 @@ class RunEnded(RunError):
     """The run has ended: it takes nothing more."""
 
     def __init__(self, address: object, status: str) -> None:
-        self.address, self.status = str(address), status
+        self.address: str = str(address)
+        self.status: str = status
         super().__init__(f"{address} has ended ({status}). Ended is ended: go on with `fork`, or start another run.")
 
 
@@ -188,7 +200,7 @@ class RunEnding(RunError):
     """The run is undoing what it did: it takes nothing more."""
 
     def __init__(self, address: object) -> None:
-        self.address = str(address)
+        self.address: str = str(address)
         super().__init__(f"{address} is undoing what it did and takes nothing more.")
 
 
@@ -196,7 +208,9 @@ class RunPaused(RunError):
     """The run stopped with a report; nothing is lost or undone."""
 
     def __init__(self, address: object, reason: str, report: Any) -> None:
-        self.address, self.reason, self.report = str(address), reason, report
+        self.address: str = str(address)
+        self.reason: str = reason
+        self.report: Any = report
         super().__init__(f"{address} is paused ({reason}): {report}")
 
 
@@ -208,7 +222,8 @@ class RunCancelled(RunError):
     """The run was cancelled by an operator, its parent or its deadline."""
 
     def __init__(self, address: object, why: str = "cancelled") -> None:
-        self.address, self.why = str(address), why
+        self.address: str = str(address)
+        self.why: str = why
         super().__init__(f"{address} was cancelled ({why}).")
 
 
@@ -223,7 +238,9 @@ class ChildFailed(RunError):
     """A child run did not complete; the cause is its failure."""
 
     def __init__(self, address: str, status: str, why: str) -> None:
-        self.address, self.status, self.why = address, status, why
+        self.address: str = address
+        self.status: str = status
+        self.why: str = why
         super().__init__(f"child {address} ended as {status}: {why}")
 
 
@@ -231,7 +248,8 @@ class AskTimeout(ActorflowError, TimeoutError):
     """No answer in time. What became of the message is unknown: the same call with the same key gets the first answer."""
 
     def __init__(self, address: object, within_s: float) -> None:
-        self.address, self.within_s = str(address), within_s
+        self.address: str = str(address)
+        self.within_s: float = within_s
         super().__init__(
             f"{address} gave no answer within {within_s:g} s. The message may still be handled: ask again with the "
             f"same key to get the first answer."
@@ -242,7 +260,8 @@ class FateUnknown(ActorflowError):
     """The process that was asked to do it ended before it answered."""
 
     def __init__(self, verb: str, address: object) -> None:
-        self.verb, self.address = verb, str(address)
+        self.verb: str = verb
+        self.address: str = str(address)
         super().__init__(
             f"the process that runs {address} ended before it answered `{verb}`; whether that was done is unknown. Look at its "
             f"`history`, and do it again if it is not there."
@@ -253,7 +272,7 @@ class CallCycle(ActorflowError):
     """This ask would close a circle of runs that wait for each other."""
 
     def __init__(self, path: Sequence[str]) -> None:
-        self.path = tuple(path)
+        self.path: tuple[str, ...] = tuple(path)
         super().__init__(f"this ask would close a cycle: {' -> '.join(path)}. Use `tell`, or answer before asking.")
 
 
@@ -276,7 +295,8 @@ class StepFailed(ActorflowError):
     """A recorded failure whose exception cannot be rebuilt: its type and text."""
 
     def __init__(self, type: str, message: str) -> None:
-        self.type, self.message = type, message
+        self.type: str = type
+        self.message: str = message
         super().__init__(f"{type}: {message}")
 
 
@@ -284,7 +304,8 @@ class StepTimeout(ActorflowError, TimeoutError):
     """A step took longer than its timeout; whether it had its effect is unknown."""
 
     def __init__(self, step: str, timeout_s: float) -> None:
-        self.step, self.timeout_s = step, timeout_s
+        self.step: str = step
+        self.timeout_s: float = timeout_s
         super().__init__(f"step {step} took longer than {timeout_s:g} s; whether it had its effect is unknown.")
 
 
@@ -292,7 +313,8 @@ class StepInterrupted(ActorflowError):
     """An attempt began and its outcome is unknown; `on_interrupt="fail"` forbids another."""
 
     def __init__(self, step: str, why: str) -> None:
-        self.step, self.why = step, why
+        self.step: str = step
+        self.why: str = why
         super().__init__(f"step {step} was interrupted ({why}); whether it had its effect is unknown.")
 
 
@@ -315,7 +337,8 @@ class StoreBusy(StoreError):
     """Another process holds the store."""
 
     def __init__(self, path: str, holder: str) -> None:
-        self.path, self.holder = path, holder
+        self.path: str = path
+        self.holder: str = holder
         super().__init__(
             f"{path} is held by {holder}. One process owns a store at a time: stop that one, reach it with "
             f"`Client(...)`, or wait for it with `Runtime(..., standby=True)`."
@@ -334,7 +357,9 @@ class StoreTooNew(StoreError):
     """The file was written by a newer actorflow."""
 
     def __init__(self, path: str, found: int, known: int) -> None:
-        self.path, self.found, self.known = path, found, known
+        self.path: str = path
+        self.found: int = found
+        self.known: int = known
         super().__init__(f"{path} has schema {found}, this actorflow knows up to {known}. Install a newer actorflow; nothing was changed.")
 
 
@@ -372,7 +397,8 @@ class Divergence(Control):
     """Today's code does not ask for what was recorded. Nothing new was started."""
 
     def __init__(self, asked: str, recorded: Sequence[str]) -> None:
-        self.asked, self.recorded = asked, tuple(recorded)
+        self.asked: str = asked
+        self.recorded: tuple[str, ...] = tuple(recorded)
         listed = ", ".join(self.recorded) or "nothing more"
         super().__init__(
             f"the code asks for {asked}, but recorded is {listed}. Put the change behind `self.patched(...)`, name the "
@@ -384,7 +410,8 @@ class ForeignAwait(Control):
     """Durable code awaited something that is not journaled."""
 
     def __init__(self, where: str, what: str) -> None:
-        self.where, self.what = where, what
+        self.where: str = where
+        self.what: str = what
         super().__init__(
             f"{where} awaits {what}, which is not journaled. Durable code awaits steps and verbs only: move it into a "
             f"`@step`; to wait use `self.sleep`, `self.receive(..., within=...)` or `gather`."
@@ -395,7 +422,8 @@ class FieldWriteInBranch(Control):
     """A field was written in a branch."""
 
     def __init__(self, field: str, branch: str) -> None:
-        self.field, self.branch = field, branch
+        self.field: str = field
+        self.branch: str = branch
         super().__init__(f"field {field!r} was written in branch {branch}. A branch returns its result; the trunk stores it.")
 
 

@@ -139,7 +139,7 @@ def encode_message(message: Message[Any]) -> tuple[str, bytes]:
         NotEncodable: A field would not come back as it is.
     """
     cls = type(message)
-    if not isinstance(message, Message):
+    if not isinstance(message, Message):  # pyright: ignore[reportUnnecessaryIsInstance]  # Not everybody checks types.
         raise UnknownMessage(f"a {cls.__qualname__} is no message: derive its class from `Message`.")
     return cls.__tag__, coder(cls).encode(message, f"message {cls.__qualname__}")
 

@@ -237,7 +237,7 @@ class Chain:
     __slots__ = ("broken",)
 
     def __init__(self) -> None:
-        self.broken = False
+        self.broken: bool = False
 
 
 class Commit(NamedTuple):

@@ -102,7 +102,8 @@ class Step:
 
     @functools.cached_property
     def coder(self) -> RecordCoder:
-        types, defaults = {}, {}
+        types: dict[str, Any] = {}
+        defaults: dict[str, Callable[[], Any]] = {}
         for name, parameter in self.signature.parameters.items():
             of = type(None) if name == self.receiver else self.hints.get(name, Any)
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
@@ -111,7 +112,7 @@ class Step:
                 of = dict[str, of]  # type: ignore[valid-type]
             types[name] = of
             if parameter.default is not inspect.Parameter.empty:
-                defaults[name] = functools.partial(lambda value: value, parameter.default)
+                defaults[name] = functools.partial(_same, parameter.default)
         return RecordCoder(types, defaults)
 
     @functools.cached_property
@@ -165,8 +166,11 @@ class StepCall(Request):
     kind = "step"
 
     def __init__(self, step: Step, arguments: dict[str, Any]) -> None:
-        self.step, self.arguments = step, arguments
-        self.name, self.was, self.ref = step.name, step.was, step.undo_ref
+        self.step: Step = step
+        self.arguments: dict[str, Any] = arguments
+        self.name: str = step.name
+        self.was: tuple[str, ...] = step.was
+        self.ref: str | None = step.undo_ref
         # Encoded before anything happens: what cannot be stored is refused at the call.
         self._input = step.coder.encode(arguments, step.of_argument)
 
@@ -281,7 +285,8 @@ def step(
     """
     options: dict[str, Any] = {"retry": retry, "timeout": timeout, "undo": undo, "name": name, "was": was, "fails": fails}
     options |= {"on_interrupt": on_interrupt, "run_in": run_in}
-    frame = sys._getframe(1)  # noqa: SLF001  (annotations of a function in a function mean that function's names)
+    # Annotations of a function in a function mean that function's names.
+    frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     localns = frame.f_locals if frame.f_locals is not frame.f_globals else None
     if fn is not None:
         return _declare(fn, localns, options)
@@ -337,6 +342,10 @@ def _make(fn: Callable[..., Any], localns: dict[str, Any] | None, options: dict[
         run_in=options["run_in"],
         localns=localns,
     )
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:

@@ -120,7 +120,7 @@ class Workflow(Actor, Generic[R_co]):
         """
         driver("self.receive")
         for of in types:
-            if not issubclass(of, Message):
+            if not issubclass(of, Message):  # pyright: ignore[reportUnnecessaryIsInstance]  # Not everybody checks types.
                 raise UnknownMessage(f"receive takes classes derived from Message, not {of!r}.")
         return await Receive(types, where, None if within is None else seconds(within))
 

@@ -30,7 +30,7 @@ Kind = Annotated[str | None, Parameter(help="Only runs of that class.")]
 Status = Annotated[RunStatus | None, Parameter(help="Only runs that stand there.")]
 Reason = Annotated[PauseReason | None, Parameter(help="Only runs that are paused for that reason.")]
 KeyPrefix = Annotated[str | None, Parameter(help="Only runs whose key begins so.")]
-AtLeastOne = Number(gte=1)
+AtLeastOne: Number = Number(gte=1)
 
 
 async def found(operations: Operations, query: RunQuery, *, limit: int | None) -> AsyncIterator[Page]:

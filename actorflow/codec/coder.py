@@ -34,7 +34,7 @@ class Coder(Generic[T]):
     def __init__(self, form: Any) -> None:
         with _making:  # A type that contains itself is half made for a moment.
             shape: Shape = _fast.of(form)
-        self.form = form
+        self.form: Any = form
         self._encode, self._decode = shape.encode, shape.decode
 
     def encode(self, value: T, what: str) -> bytes:

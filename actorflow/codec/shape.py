@@ -37,7 +37,9 @@ class Misfit(Exception):
 
     def __init__(self, value: object, why: str) -> None:
         super().__init__(why)
-        self.value, self.why, self.path = value, why, ""
+        self.value: object = value
+        self.why: str = why
+        self.path: str = ""
 
     def under(self, segment: str) -> None:
         """The value was found below *segment*."""

@@ -29,7 +29,7 @@ class _Here(threading.local):
     leaving: bool = False  #: that code is being dropped; `turn` is None then
 
 
-here = _Here()
+here: _Here = _Here()
 
 
 def driven() -> bool:
@@ -93,7 +93,7 @@ class Branch:
     context: Context
     trunk: bool = False  #: fields may be written here
     owner: Group | Scope | None = None
-    calls: dict[str, int] = field(factory=dict)
+    calls: dict[str, int] = field(factory=dict[str, int])
     ended: tuple[Any, BaseException | None] | None = None
     joiners: tuple[Branch, ...] = ()
     keys: tuple[str, ...] = ()  #: of tasks it started

@@ -6,7 +6,7 @@ when live; `answer` turns either into what the code gets, so the two cannot diff
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,7 +31,7 @@ class Request:
     waits = True  #: it is answered by an entry; False: the driver answers it itself
     ref: str | None = None
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, Any, Any]:
         return (yield self)
 
     def input(self) -> bytes | None:
@@ -176,5 +176,5 @@ class Stretch:
     """What came of one stretch of durable code."""
 
     notes: tuple[Note, ...] = ()
-    asks: list[Asked] = field(factory=list)
+    asks: list[Asked] = field(factory=list[Asked])
     end: Finished | Again | Broken | None = None

@@ -72,11 +72,13 @@ class Turn:
             now: The wall clock.
             seed: What `random()` and `uuid()` derive from; another one each round.
         """
-        self.journal = Journal(events)
+        self.journal: Journal = Journal(events)
         trunk = Branch("", code, context, trunk=True)
-        self.delivered = 0  #: entries handed over so far: how far the journal reached
-        self.now, self.seed = now, seed
-        self.state, self.instance = state, instance
+        self.delivered: int = 0  #: entries handed over so far: how far the journal reached
+        self.now: Callable[[], float] = now
+        self.seed: str = seed
+        self.state: State | None = state
+        self.instance: object = instance
         self._left = len(self.journal.order)
         self._branches = {"": trunk}
         self._current = trunk  #: the branch that runs, or ran last

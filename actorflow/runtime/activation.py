@@ -56,28 +56,30 @@ class Activation:
 
     def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
         run = loaded.run
-        self.host, self.run, self.kind = host, run, kind
-        self.address = run.address
-        self.round = run.round
-        self.scope = f"{host.lease.store_id}/{run.kind}/{run.key}/{run.round}"  #: of idempotency keys
-        self.mailbox = Mailbox(loaded.mailbox)
-        self.cursors = {(cursor.branch, cursor.n): cursor.state for cursor in loaded.cursors}
+        self.host: Host = host
+        self.run: Run = run
+        self.kind: Kind = kind
+        self.address: Address = run.address
+        self.round: int = run.round
+        self.scope: str = f"{host.lease.store_id}/{run.kind}/{run.key}/{run.round}"  #: of idempotency keys
+        self.mailbox: Mailbox = Mailbox(loaded.mailbox)
+        self.cursors: dict[tuple[str, int], bytes] = {(cursor.branch, cursor.n): cursor.state for cursor in loaded.cursors}
         self.children: dict[Address, int] = {child.address: child.id for child in loaded.children}
-        self.unanswered = unanswered(run.id, loaded.entries)  #: asks that the code has taken and not yet answered
+        self.unanswered: dict[int, Envelope] = unanswered(run.id, loaded.entries)  #: asks that the code has taken and not yet answered
         self.calls: dict[Asked, Call] = {}
-        self.chain = Chain()
+        self.chain: Chain = Chain()
         self.status: RunStatus = run.status
-        self.crashes = run.crashes
+        self.crashes: int = run.crashes
         self.wake_at = run.wake_at
-        self.view = run.view if run.view is not None else (run.fields or run.input)
+        self.view: bytes = run.view if run.view is not None else (run.fields or run.input)
         self.stopping: str | None = None  #: why nothing new begins
-        self.inflight = 0  #: commits that are not durable yet
+        self.inflight: int = 0  #: commits that are not durable yet
         self.deadline: Timer | None = None
-        self.served_at = -math.inf  #: up to here, delayed messages were shown to all that wait; later ones must wake it
+        self.served_at: float = -math.inf  #: up to here, delayed messages were shown to all that wait; later ones must wake it
         self.halted: list[Call] = []  #: calls that were open when it was told to stop
         self.proven: Signal | None = None  #: somebody waits to see whether it ends its process again
-        self.replayed = False  #: this stretch began with a replay
-        self.events = loaded.entries  #: until they are replayed
+        self.replayed: bool = False  #: this stretch began with a replay
+        self.events: Sequence[Event] = loaded.entries  #: until they are replayed
         self._fields_at_start = run.fields if run.fields is not None else run.input
         self.turn: Turn
         self.fields: Fields

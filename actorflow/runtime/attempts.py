@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
     from actorflow.runtime.timers import Timer
 
-log = logging.getLogger("actorflow")
+log: logging.Logger = logging.getLogger("actorflow")
 _any = coder(Any)
 
 
 class Attempt(Abandonable):
     """A step call: its attempts, one after another."""
 
-    working = True
-    number = 1
+    working: bool = True
+    number: int = 1
     _job: Job | None = None
     _timer: Timer | None = None  #: of the wait before the next attempt
     _deadline: Timer | None = None  #: of the attempt
@@ -49,7 +49,8 @@ class Attempt(Abandonable):
     _beats = 0
 
     def __init__(self, activation: Activation, asked: Asked) -> None:
-        self.activation, self.asked = activation, asked
+        self.activation: Activation = activation
+        self.asked: Asked = asked
         self.request: StepCall = asked.request  # type: ignore[assignment]  # `open_call` has looked.
         self.step: Step = self.request.step
 

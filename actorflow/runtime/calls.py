@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
     from actorflow.runtime.timers import Timer
 
-log = logging.getLogger("actorflow")
+log: logging.Logger = logging.getLogger("actorflow")
 REPEAT_S = 1.0  #: before a store that could not be read is asked again
 
 Stopped = Callable[[list[Write]], object]
@@ -30,12 +30,13 @@ Stopped = Callable[[list[Write]], object]
 class Call:
     """One open call."""
 
-    working = False  #: True while the run cannot be said to wait only
+    working: bool = False  #: True while the run cannot be said to wait only
     due_at: float | None = None  #: when it goes on by itself (wall clock)
-    held = True  #: what led to it is not durable yet
+    held: bool = True  #: what led to it is not durable yet
 
     def __init__(self, activation: Activation, asked: Asked) -> None:
-        self.activation, self.asked = activation, asked
+        self.activation: Activation = activation
+        self.asked: Asked = asked
 
     def opening(self) -> list[Write]:
         """What is recorded in the commit that opens it."""
@@ -112,6 +113,7 @@ class Call:
 class Waiting(Call):
     """A call that ends at a moment, unless something else ends it before."""
 
+    due_at: float | None = None
     _timer: Timer | None = None
 
     def moment(self) -> float | None:

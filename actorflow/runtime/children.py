@@ -44,6 +44,8 @@ class Starting(Sending):
 class Awaiting(Call):
     """`result` of a child: its end comes as a message."""
 
+    working: bool
+
     def opening(self) -> list[Write]:
         # Until it is known that a message will come, nothing but this call would wake the run after a crash.
         self.working = self.of not in self.activation.children

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
     from actorflow.runtime.host import Host
 
-log = logging.getLogger("actorflow")
+log: logging.Logger = logging.getLogger("actorflow")
 _start_input = RecordCoder({"run": str, "input": Any})
 
 

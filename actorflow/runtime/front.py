@@ -44,9 +44,7 @@ class Front:
             RunPruned: It was used for a run that is gone.
             UnknownKind, BadKey, NotEncodable, TooLarge: Refused at the door.
         """
-        if not isinstance(workflow, Workflow):
-            name = workflow.__qualname__ if isinstance(workflow, type) else "Shop"
-            raise BadDefinition(f"start takes an instance of a workflow, {name}(...), not {workflow!r:.80}.")
+        _check_instance(workflow)
         self._met(type(workflow))
         kind = type(workflow).__kind_info__()
         at = records.Address(kind.name, checked_key(key))
@@ -76,3 +74,9 @@ class Front:
     async def counts(self) -> dict[str, int]:
         """How many runs there are in each status."""
         return await self.operations.counts()
+
+
+def _check_instance(given: object) -> None:
+    if not isinstance(given, Workflow):
+        name = given.__qualname__ if isinstance(given, type) else "Shop"
+        raise BadDefinition(f"start takes an instance of a workflow, {name}(...), not {given!r:.80}.")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from actorflow.runtime.host import Host
     from actorflow.runtime.timers import Timer
 
-log = logging.getLogger("actorflow")
+log: logging.Logger = logging.getLogger("actorflow")
 SLICE_S = 0.005  #: how long a thread goes on from item to item before it tells what it finished
 
 
@@ -126,6 +126,7 @@ class TaskHand(Hand):
     """Performs one item on the event loop, or in another process."""
 
     item: Item
+    timer: Timer | None
 
     def begin(self) -> None:
         item = self.bench.take()

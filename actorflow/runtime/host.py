@@ -45,7 +45,7 @@ from actorflow.runtime.workers import Workers
 from actorflow.stores import Store
 from actorflow.stores.committer import Committer
 
-log = logging.getLogger("actorflow")
+log: logging.Logger = logging.getLogger("actorflow")
 
 
 ENDS_KEPT_MAX = 1_000
@@ -58,17 +58,23 @@ class Host:
     def __init__(
         self, *, store: Store, lease: Lease, kinds: dict[str, Kind], limits: Limits, clock: Clock, chance: Chance, loop: Loop, group: TaskGroup
     ) -> None:
-        self.store, self.lease, self.kinds, self.limits = store, lease, kinds, limits
-        self.clock, self.chance, self.loop, self.group = clock, chance, loop, group
-        self.committer = Committer(store, lease.fence, limits.batch_max, self.on_stop)
+        self.store: Store = store
+        self.lease: Lease = lease
+        self.kinds: dict[str, Kind] = kinds
+        self.limits: Limits = limits
+        self.clock: Clock = clock
+        self.chance: Chance = chance
+        self.loop: Loop = loop
+        self.group: TaskGroup = group
+        self.committer: Committer = Committer(store, lease.fence, limits.batch_max, self.on_stop)
         recheck_s = getattr(clock, "recheck_s", 1.0)
-        self.timers = Timers(clock.wall, loop, recheck_s)
-        self.deadlines = Timers(clock.monotonic, loop, math.inf)
-        self.workers = Workers(group, loop)
-        self.threads = anyio.CapacityLimiter(limits.threads_max)
-        self.processes = anyio.CapacityLimiter(limits.processes_max)
-        self.ending = Ending(self)
-        self.loading = Loading(self)
+        self.timers: Timers = Timers(clock.wall, loop, recheck_s)
+        self.deadlines: Timers = Timers(clock.monotonic, loop, math.inf)
+        self.workers: Workers = Workers(group, loop)
+        self.threads: anyio.CapacityLimiter = anyio.CapacityLimiter(limits.threads_max)
+        self.processes: anyio.CapacityLimiter = anyio.CapacityLimiter(limits.processes_max)
+        self.ending: Ending = Ending(self)
+        self.loading: Loading = Loading(self)
         self.context: Context = copy_context()
         self.context.run(current.set, Mark())
         self.resident: dict[int, Activation] = {}
@@ -77,7 +83,7 @@ class Host:
         self.replies: dict[int, list[Waiter]] = {}
         self.asks: dict[int, dict[str, int]] = {}  #: who asks whom, for cycles
         self.closing = False  #: nothing new is taken in
-        self.lost = Signal(loop)
+        self.lost: Signal = Signal(loop)
         self._on_the_way: dict[int, int] = {}  #: messages that are being written, by receiver
         self._just_ended: dict[int, RunStatus] = {}
         self._resting: OrderedDict[int, float] = OrderedDict()

@@ -44,7 +44,7 @@ class Link:
         self._last = 0
         self._call_bytes_max = 0
         self._farewell: Exception | None = None
-        self.closed = anyio.Event()
+        self.closed: anyio.Event = anyio.Event()
 
     @property
     def frames(self) -> int:

@@ -23,7 +23,7 @@ from actorflow.runtime.loops import Signal
 if TYPE_CHECKING:
     from actorflow.runtime.host import Host
 
-log = logging.getLogger("actorflow")
+log: logging.Logger = logging.getLogger("actorflow")
 
 SUSPECT_CRASHES = 2  #: from so many on, a run is started alone
 SUSPECT_ALONE_S = 30.0
@@ -34,12 +34,12 @@ class Loading:
     """Who is to be loaded, and when."""
 
     host: Host
-    _queue: deque[int] = field(factory=deque, init=False)
-    _arrivals: dict[int, list[Envelope]] = field(factory=dict, init=False)  #: by run that is queued or being loaded
-    _once_more: set[int] = field(factory=set, init=False)  #: runs that were wanted while they were being loaded
+    _queue: deque[int] = field(factory=deque[int], init=False)
+    _arrivals: dict[int, list[Envelope]] = field(factory=dict[int, list[Envelope]], init=False)  #: by run that is queued or being loaded
+    _once_more: set[int] = field(factory=set[int], init=False)  #: runs that were wanted while they were being loaded
     _wake: anyio.Event | None = field(default=None, init=False)
     _horizon: tuple[float, int] = field(default=(-math.inf, 0), init=False)  #: all rows up to here are known
-    _loaded: dict[int, Signal] = field(factory=dict, init=False)  #: for who waits until it is loaded
+    _loaded: dict[int, Signal] = field(factory=dict[int, Signal], init=False)  #: for who waits until it is loaded
     _suspects: anyio.Lock = field(factory=anyio.Lock, init=False)
 
     def wake(self, run: int, envelope: Envelope | None = None) -> None:

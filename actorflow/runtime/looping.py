@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
     from actorflow.runtime.timers import Timer
 
-cursor_coder = coder(Cursor)
-progress_coder = coder(Progress)
+cursor_coder: Coder[Cursor] = coder(Cursor)
+progress_coder: Coder[Progress] = coder(Progress)
 _text_coder = coder(str)
 AHEAD = 256  #: items that are read and not begun: enough for threads to go on without the loop
 
@@ -45,20 +45,21 @@ AHEAD = 256  #: items that are read and not begun: enough for threads to go on w
 class Looping(Abandonable):
     """An `each` that is under way."""
 
-    working = True
+    working: bool = True
 
     def __init__(self, activation: Activation, asked: Asked) -> None:
         super().__init__(activation, asked)
         assert isinstance(asked.request, Each)
         self.request: Each = asked.request
-        self.host, self.context = activation.host, asked.context
-        self.step = callee(self.request.do)
-        self.key = self.host.idempotency_key(activation, asked.identity)
+        self.host: Host = activation.host
+        self.context: Context = asked.context
+        self.step: Step = callee(self.request.do)
+        self.key: str = self.host.idempotency_key(activation, asked.identity)
         stored = activation.cursors.get((asked.identity.branch, asked.identity.n))
         self._resumed = stored is not None
-        self.since = self.host.clock.wall()
+        self.since: float = self.host.clock.wall()
         self.cursor = Cursor(begun_at=self.since) if stored is None else cursor_coder.decode(stored, f"cursor of {asked}")
-        self.finished_before = self.cursor.done + self.cursor.set_aside
+        self.finished_before: int = self.cursor.done + self.cursor.set_aside
         self._hand = ThreadHand if in_thread(self.step) else TaskHand
         self._reading = True  #: there may be more items to come
         self._scope = anyio.CancelScope()  #: of the reading

@@ -141,7 +141,8 @@ class Signal:
     __slots__ = ("_loop", "_wakes", "is_set")
 
     def __init__(self, loop: Loop) -> None:
-        self._loop, self.is_set = loop, False
+        self._loop = loop
+        self.is_set: bool = False
         self._wakes: list[Callable[[], object]] | None = None
 
     def set(self) -> None:

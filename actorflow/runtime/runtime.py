@@ -25,7 +25,7 @@ from actorflow.runtime.place import Announces
 from actorflow.runtime.socket import Server, take
 from actorflow.stores import Durability, Store, open_store
 
-log = logging.getLogger("actorflow")
+log: logging.Logger = logging.getLogger("actorflow")
 
 
 class Runtime(Front):

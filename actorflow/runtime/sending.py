@@ -8,7 +8,7 @@ from actorflow.records import ENDED, Consume, Entry, EntryStatus, Envelope, Run,
 from actorflow.runtime.calls import Call, Waiting
 from actorflow.verbs import Ask, Tell
 
-notice = RecordCoder({"of": str, "status": str, "outcome": str | None})
+notice: RecordCoder = RecordCoder({"of": str, "status": str, "outcome": str | None})
 """The body of what the system tells a run: "~child" (a run that it waits for ended) and "~reply" (an ask was answered)."""
 
 
@@ -72,7 +72,8 @@ class Telling(Sending):
 class Asking(Waiting):
     """`ask`: the message is sent once, with an intent; the reply, a typed error or the timeout is the outcome."""
 
-    working = True
+    working: bool = True
+    due_at: float | None = None
 
     @property
     def request(self) -> Ask:

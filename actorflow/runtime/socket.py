@@ -39,7 +39,7 @@ from actorflow.runtime.wire import (
 )
 from actorflow.stores import Store
 
-log = logging.getLogger("actorflow")
+log: logging.Logger = logging.getLogger("actorflow")
 
 CONNECTIONS_MAX = 100
 """Each takes a descriptor, and a client needs one."""

@@ -237,8 +237,8 @@ class Outbox:
         self._frames: deque[bytes] = deque()
         self._wake: anyio.Event | None = None
         self._empty: anyio.Event | None = None
-        self.unsent_bytes = 0
-        self.frames = 0  #: put so far
+        self.unsent_bytes: int = 0
+        self.frames: int = 0  #: put so far
 
     def put(self, number: int, word: str, body: bytes) -> None:
         """Send a frame after all that were put before."""

@@ -30,13 +30,15 @@ class Job:
     """One attempt. Awaiting it performs it in its context and tells its outcome, once; without `tell` it tells nobody."""
 
     cancelled = False  #: we cancelled it; whatever comes out now is the end of that
-    begun = False
-    blocked = False
+    begun: bool = False
+    blocked: bool = False
     on_block: Callable[[Job], object] | None = None
     worker: anyio.CancelScope | None = None
 
     def __init__(self, call: Callable[[], Coroutine[Any, Any, Any]], context: Context, tell: Tell | None) -> None:
-        self.call, self.context, self.tell = call, context, tell
+        self.call: Callable[[], Coroutine[Any, Any, Any]] = call
+        self.context: Context = context
+        self.tell = tell
 
     def done(self, value: Any, error: BaseException | None) -> None:
         tell, self.tell = self.tell, None

@@ -20,6 +20,9 @@ from actorflow.stores import Store
 Told = Callable[[Refusal | StoreError | None], object]
 """Called with None when the commit is durable, else with why it was not taken."""
 
+Pending = tuple[Commit, Told, bool]
+"""What is to become true, whom to tell, and whether it came from a caller who can be refused."""
+
 WAIT_S_FIRST, WAIT_S_MAX = 0.05, 2.0  #: between tries while the store cannot take writes
 
 
@@ -31,7 +34,7 @@ class Committer:
     fence: int
     batch_max: int
     on_stop: Callable[[StoreError], object]
-    _pending: deque[tuple[Commit, Told, bool]] = field(factory=deque, init=False)
+    _pending: deque[Pending] = field(factory=deque[Pending], init=False)
     _wake: anyio.Event | None = field(default=None, init=False)
     _idle: anyio.Event | None = field(default=None, init=False)
     _writing: bool = field(default=False, init=False)

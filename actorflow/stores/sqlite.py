@@ -76,7 +76,7 @@ class SqliteStore:
     def __init__(
         self, path: str, *, durability: Durability = "full", busy_s_max: float = BUSY_S_MAX, pages_max: int | None = None
     ) -> None:
-        self.url = f"sqlite:///{path}"
+        self.url: str = f"sqlite:///{path}"
         self._path = os.path.abspath(path)
         self._durability: Durability = durability
         self._busy_s_max = busy_s_max

@@ -42,7 +42,7 @@ class Bulk:
     def __init__(self, name: str) -> None:
         head, tail = _GROUP.split(SQL[name])
         group = _GROUP.findall(SQL[name])[0]
-        self.width = group.count("?")
+        self.width: int = group.count("?")
         self._sized = [(size, size * self.width, head + ",".join([group] * size) + tail) for size in CHUNKS]
 
     def run(self, db: sqlite3.Connection, values: Sequence[Any]) -> None:

@@ -39,7 +39,8 @@ class Unknown(Exception):
     """COMMIT raised: the batch may be in or not. `commits` is what the store's counter says if it is."""
 
     def __init__(self, commits: int, answers: Answers) -> None:
-        self.commits, self.answers = commits, answers
+        self.commits: int = commits
+        self.answers: Answers = answers
         super().__init__(commits)
 
 
