@@ -71,13 +71,13 @@ class Kind:
         """The stored fields of an instance."""
         return self.coder.encode(self.values(instance), self.name)
 
-    def values(self, instance: Any) -> dict[str, Any]:
+    def values(self, instance: object) -> dict[str, Any]:
         """Its stored fields.
 
         Raises:
             BadDefinition: It carries attributes that are no fields and would be lost.
         """
-        values: dict[str, Any] = vars(instance)
+        values = vars(instance)
         if not self.attributes.issuperset(values):
             extra = sorted(values.keys() - self.attributes)
             raise BadDefinition(
@@ -105,7 +105,7 @@ class Fields:
         return self.kind.coder.encode_each(self.kind.values(self.instance), self.kind.name)
 
     def frozen(self) -> bool:
-        values = vars(self.instance)
+        values: dict[str, Any] = self.instance.__dict__
         return all(type(values[name]) in _SCALARS for name in self.kind.fields)
 
     def assign(self, parts: dict[str, bytes]) -> None:
@@ -203,11 +203,15 @@ def _local_names(cls: type) -> dict[str, Any] | None:
 
 def _check_class(cls: type) -> None:
     if "__init__" in vars(cls):
-        raise BadDefinition(f"{cls.__qualname__} has its own __init__. Start and resume both go through fields: declare fields instead.")
+        raise BadDefinition(
+            f"{cls.__qualname__} has its own __init__. Start and resume both go through fields: declare fields instead."
+        )
     for name, member in vars(cls).items():
         raw = member.fget if isinstance(member, property) else member
         if declaration(raw) is not None:
-            raise BadDefinition(f"{cls.__qualname__}.{name}: a method cannot be a @step (it would be given `self`). Use @checkpoint.")
+            raise BadDefinition(
+                f"{cls.__qualname__}.{name}: a method cannot be a @step (it would be given `self`). Use @checkpoint."
+            )
     reserved = reserved_names(cls)
     taken = (set(vars(cls)) | set(vars(cls).get("__annotations__", {}))) & reserved
     if taken:
@@ -226,7 +230,7 @@ def _reserved_of(cls: type) -> frozenset[str]:
 
 def reserved_names(cls: type) -> frozenset[str]:
     """Names of verbs: what the bases of *cls* mark `@final`."""
-    return frozenset().union(*(_reserved_of(base) for base in cls.__mro__[1:]))
+    return frozenset[str]().union(*(_reserved_of(base) for base in cls.__mro__[1:]))
 
 
 def _checked_fields(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
@@ -245,12 +249,16 @@ def _kind_info(cls: type[Any]) -> Kind:
     try:
         hints = get_type_hints(cls, localns=localns, include_extras=True)
     except NameError as error:
-        raise BadDefinition(f"{cls.__qualname__}: its annotations cannot be read ({error}). Import the type where the class is.") from error
+        raise BadDefinition(
+            f"{cls.__qualname__}: its annotations cannot be read ({error}). Import the type where the class is."
+        ) from error
     stored = [a for a in attrs.fields(cls) if not a.metadata.get(_VOLATILE)]
     types = {a.name: _closed(cls, "__annotations__", a.name, hints.get(a.name, Any)) for a in stored}
     for name, of in types.items():
         if _open(of):
-            raise BadDefinition(f"{cls.__qualname__}.{name}: {of} is not known. Register a subclass that says it: class X({cls.__name__}[int]).")
+            raise BadDefinition(
+                f"{cls.__qualname__}.{name}: {of} is not known. Register a subclass that says it: class X({cls.__name__}[int])."
+            )
     returns = _result_type(cls, localns)
     return Kind(
         cls=cls,
@@ -300,10 +308,12 @@ def _result_type(cls: type, localns: dict[str, Any] | None) -> Any:
     try:
         hints = get_type_hints(run, localns=localns, include_extras=True)
     except NameError as error:
-        raise BadDefinition(f"{cls.__qualname__}.run: its annotations cannot be read ({error}). Import the type where the class is.") from error
+        raise BadDefinition(
+            f"{cls.__qualname__}.run: its annotations cannot be read ({error}). Import the type where the class is."
+        ) from error
     returns = _closed(cls, "", "run", hints.get("return", Any))
     if _open(returns):
-        raise BadDefinition(f"{cls.__qualname__}.run returns {returns}, which is not known. Annotate it in the class that is registered.")
+        raise BadDefinition(
+            f"{cls.__qualname__}.run returns {returns}, which is not known. Annotate it in the class that is registered."
+        )
     return returns
-
-

@@ -14,7 +14,7 @@ from actorflow.attempt import StepInfo, current
 from actorflow.clock import Duration, seconds
 from actorflow.codec import coder
 from actorflow.errors import BadDefinition, OutsideTurn, StepInsideStep
-from actorflow.kernel.turn import driven
+from actorflow.kernel.branches import driven
 from actorflow.message import Message, encode_message, reply_type
 from actorflow.operations import Decision, HistoryEntry, Operations, RunInfo
 from actorflow.policies.limits import checked_key
@@ -225,5 +225,3 @@ class Run(Address[W_co]):
 def _type_of(value: object) -> Any:
     """The type to encode an operator's value by: its own class, if that says all; else plain JSON."""
     return Any if value is None or isinstance(value, str | int | float | bool | list | dict) else type(value)
-
-

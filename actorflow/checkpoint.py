@@ -12,8 +12,8 @@ from attrs import frozen
 from actorflow.actor import Actor
 from actorflow.codec import RecordCoder
 from actorflow.errors import BadDefinition
+from actorflow.kernel.branches import driver
 from actorflow.kernel.requests import Asked, Checkpoint, Closing, State
-from actorflow.kernel.turn import driver
 from actorflow.records import Entry
 from actorflow.step import Step
 
@@ -130,5 +130,3 @@ def _checkpoint(method: Callable[..., Any], *, name: str | None, was: tuple[str,
         return await _CheckpointCall(declared, self, arguments, state)
 
     return wrapper
-
-

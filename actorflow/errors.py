@@ -167,7 +167,9 @@ class TooManyCalls(Refused):
     def __init__(self, what: str, count_max: int) -> None:
         self.what: str = what
         self.count_max: int = count_max
-        super().__init__(f"there are too many {what} ({count_max} is the bound), so this was refused. Wait for some of them to end.")
+        super().__init__(
+            f"there are too many {what} ({count_max} is the bound), so this was refused. Wait for some of them to end."
+        )
 
 
 class InvalidState(Refused):
@@ -279,15 +281,15 @@ class CallCycle(ActorflowError):
 # --- failures of steps -----------------------------------------------------------------------------------------------
 
 
-class Transient(Exception):  # noqa: N818  (a name of the field; users raise it)
+class Transient(Exception):
     """Raise it (or a subclass) in a step for trouble that may pass: the step is tried again within its budget."""
 
 
-class Fatal(Exception):  # noqa: N818
+class Fatal(Exception):
     """Raise it (or a subclass) in a step for data that no retry will mend."""
 
 
-class Abort(Exception):  # noqa: N818
+class Abort(Exception):
     """A business failure: the run ends as failed, its `undo`s run in reverse order."""
 
 
@@ -360,7 +362,9 @@ class StoreTooNew(StoreError):
         self.path: str = path
         self.found: int = found
         self.known: int = known
-        super().__init__(f"{path} has schema {found}, this actorflow knows up to {known}. Install a newer actorflow; nothing was changed.")
+        super().__init__(
+            f"{path} has schema {found}, this actorflow knows up to {known}. Install a newer actorflow; nothing was changed."
+        )
 
 
 class FenceLost(StoreError):

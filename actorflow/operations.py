@@ -90,9 +90,7 @@ class Operations(Protocol):
     Raises (all of them): `UnknownKind`, `UnknownRun`, `RunPruned`, and `StoreError`s when nothing could be written.
     """
 
-    async def start(
-        self, to: Address, *, input: bytes, on_conflict: OnConflict, deadline_s: float | None, request: str
-    ) -> None:
+    async def start(self, to: Address, *, input: bytes, on_conflict: OnConflict, deadline_s: float | None, request: str) -> None:
         """Accept a run, or join the one that has the key. *request* makes the same call repeatable under "reject"."""
         ...
 

@@ -62,8 +62,9 @@ class Entry(NamedTuple):
     `kind` tells what it is. What code asks for and replay hands back: step, receive, sleep, tell, ask, start, result,
     checkpoint, gather, each, and the ones answered on the spot: now, reply. What belongs to such a call but ends nothing:
     try (a failed attempt; `due_at` is when the next begins), intent (an attempt or ask begins), timer (a wait began;
-    `due_at` is when it ends), heartbeat, set_aside (an item of `each`). Flags: patch. Undoing: undo. The life of a run: started, paused,
-    resumed, retried, skipped, decided, cancelling, again, forked, completed, failed, cancelled. Messages: accepted, dead.
+    `due_at` is when it ends), heartbeat, set_aside (an item of `each`). Flags: patch. Undoing: undo. The life of a run: started,
+    paused, resumed, retried, skipped, decided, cancelling, again, forked, completed, failed, cancelled. Messages: accepted,
+    dead.
     """
 
     run: int

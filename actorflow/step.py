@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_args, get_type_hints, overload
 
 import attrs
@@ -86,7 +86,8 @@ class Step:
             return get_type_hints(self.fn, localns=self.localns, include_extras=True)
         except NameError as error:
             raise BadDefinition(
-                f"step {self.name}: its annotations cannot be read ({error}). Define or import the type where the step is defined."
+                f"step {self.name}: its annotations cannot be read ({error}). Define or import the type where "
+                f"the step is defined."
             ) from error
 
     @functools.cached_property
@@ -112,7 +113,7 @@ class Step:
                 of = dict[str, of]  # type: ignore[valid-type]
             types[name] = of
             if parameter.default is not inspect.Parameter.empty:
-                defaults[name] = functools.partial(_same, parameter.default)
+                defaults[name] = functools.partial(getattr, parameter, "default")
         return RecordCoder(types, defaults)
 
     @functools.cached_property
@@ -305,8 +306,8 @@ def with_options(fn: Callable[P, Coroutine[object, None, T]], **options: Any) ->
     found = declaration(fn)
     if found is None:
         raise BadDefinition(f"{fn!r} is no step: decorate it with @step first.")
-    kept: dict[str, Any] = {"retry": found.retry, "timeout": found.timeout_s, "undo": found.undo, "name": found.name, "was": found.was}
-    kept |= {"fails": found.fails, "on_interrupt": found.on_interrupt, "run_in": found.run_in}
+    kept: dict[str, Any] = {"retry": found.retry, "timeout": found.timeout_s, "undo": found.undo, "fails": found.fails}
+    kept |= {"name": found.name, "was": found.was, "on_interrupt": found.on_interrupt, "run_in": found.run_in}
     unknown = options.keys() - kept.keys()
     if unknown:
         raise BadDefinition(f"with_options knows {', '.join(sorted(kept))}; not {', '.join(sorted(unknown))}.")
@@ -323,12 +324,16 @@ def _make(fn: Callable[..., Any], localns: dict[str, Any] | None, options: dict[
     if isinstance(fn, staticmethod | classmethod):
         raise BadDefinition("write @staticmethod above @step, not below it: a step is a plain function.")
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
-        raise BadDefinition(f"{fn.__qualname__} is a generator, and a step has one outcome. For a loop over items use `self.each`.")
+        raise BadDefinition(
+            f"{fn.__qualname__} is a generator, and a step has one outcome. For a loop over items use `self.each`."
+        )
     name = options["name"] or getattr(fn, "__qualname__", None)
     if name is None or (options["name"] is None and "<lambda>" in name):
         raise BadDefinition(f"{fn!r} has no name to be recorded under: give it `name=`.")
     if "/" in name or "#" in name or name.startswith(("self.", "~")) or name in RESERVED_NAMES:
-        raise BadDefinition(f'a step cannot be named {name!r}: "/", "#", "self.", "~" and the names of verbs are taken. Give it `name=`.')
+        raise BadDefinition(
+            f'a step cannot be named {name!r}: "/", "#", "self.", "~" and the names of verbs are taken. Give it `name=`.'
+        )
     _check_options(name, options)
     return Step(
         fn,
@@ -344,17 +349,13 @@ def _make(fn: Callable[..., Any], localns: dict[str, Any] | None, options: dict[
     )
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
 def _check_options(name: str, options: dict[str, Any]) -> None:
     for option, known in (("on_interrupt", get_args(OnInterrupt)), ("run_in", get_args(RunIn))):
         if options[option] not in known:
             raise BadDefinition(f"step {name}: {option}={options[option]!r} is none of {', '.join(map(repr, known))}.")
     for option, of in (("was", str), ("fails", type)):
         given = options[option]
-        if not isinstance(given, (tuple, list)) or not all(isinstance(each, of) for each in given):
+        if not isinstance(given, (tuple, list)) or not all(isinstance(each, of) for each in cast("Iterable[object]", given)):
             kind = "names" if of is str else "exception classes"
             raise BadDefinition(f"step {name}: {option}={given!r} is no tuple of {kind}. One alone is written (x,).")
 

@@ -17,9 +17,9 @@ from actorflow.address import Run
 from actorflow.clock import Duration, seconds
 from actorflow.codec import coder
 from actorflow.errors import BadDefinition, BadDuration, UnknownMessage
-from actorflow.kernel.requests import Gather, Join
 from actorflow.kernel.branches import Branch as Line
-from actorflow.kernel.turn import driver
+from actorflow.kernel.branches import driver
+from actorflow.kernel.requests import Gather, Join
 from actorflow.message import Message, reply_type
 from actorflow.policies.cursor import Progress, SetAside
 from actorflow.policies.limits import checked_key

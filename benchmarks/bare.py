@@ -88,4 +88,3 @@ async def run(path: str, runs: int, steps: int, *, durability: str) -> float:
         taken = time.perf_counter() - begun
         writer.cancel()
         return taken
-

@@ -4,7 +4,6 @@
 journal with full sync; with `wal` the file is switched to a write-ahead log first, which is kinder to it.
 """
 
-# ruff: noqa: INP001
 from __future__ import annotations
 
 import asyncio

@@ -44,7 +44,14 @@ async def build(url: str, runs: int) -> None:
         for number in range(first + 1, min(first + CHUNK, runs) + 1):
             due = at + year + number / 1_000
             run = Run(
-                id=number, kind=kind.name, key=str(number), status="waiting", wake_at=due, created_at=at, updated_at=at, input=fields
+                id=number,
+                kind=kind.name,
+                key=str(number),
+                status="waiting",
+                wake_at=due,
+                created_at=at,
+                updated_at=at,
+                input=fields,
             )
             started = Entry(number, 0, "started", "", kind.name, 0, "", 0, at, None, None, None, None)
             timer = Entry(number, 0, "timer", "", "self.sleep", 0, "", 0, at, due, None, None, None)

@@ -29,7 +29,7 @@ class Note(Message[None], kind="kill-note"):
 @step
 async def work(run: int, at: int, total: int) -> int:
     note("begin", run, at, current_step().key)
-    await anyio.sleep(random.random() * SPREAD_S)  # noqa: S311
+    await anyio.sleep(random.random() * SPREAD_S)
     note("end", run, at)
     return total + at
 
@@ -74,4 +74,4 @@ async def main(database: str, first: int, runs: int, steps: int) -> None:
 if __name__ == "__main__":
     LEDGER = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     SPREAD_S = float(sys.argv[6])
-    anyio.run(main, sys.argv[1], *map(int, sys.argv[3:6]))
+    anyio.run(main, sys.argv[1], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))

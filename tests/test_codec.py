@@ -42,7 +42,6 @@ def name_of(value: object) -> str:
     return ascii(value).partition(" at 0x")[0][:40]
 
 
-
 class Color(Enum):
     RED = "red"
     BLUE = "blue"

@@ -24,10 +24,10 @@ from actorflow.errors import (
     StepNameTaken,
     Undecodable,
 )
-from actorflow.kernel.branches import Branch
+from actorflow.kernel.branches import Branch, driven, driver
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.requests import Again, Asked, Broken, Closing, Finished, Gather, Join, Request, Stretch
-from actorflow.kernel.turn import Turn, driven, driver
+from actorflow.kernel.turn import Turn
 from actorflow.records import Entry, Event
 from actorflow.step import plain, step
 from actorflow.workflow import Workflow, gather

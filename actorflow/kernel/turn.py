@@ -15,17 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from typing import Any
 
-from actorflow.errors import (
-    AgainMisplaced,
-    Control,
-    Divergence,
-    FieldWriteInBranch,
-    ForeignAwait,
-    StepNameTaken,
-)
+from actorflow.errors import AgainMisplaced, Control, Divergence, FieldWriteInBranch, ForeignAwait, StepNameTaken
 from actorflow.kernel.branches import Branch, Group, Scope, here, leave
-from actorflow.kernel.branches import driven as driven
-from actorflow.kernel.branches import driver as driver
 from actorflow.kernel.foreign import foreign_error, waiting_line
 from actorflow.kernel.journal import NOT_COMPARED, SPOT, Journal
 from actorflow.kernel.requests import (
@@ -62,7 +53,8 @@ class Turn:
         now: Callable[[], float] = lambda: 0.0,
         seed: str = "",
     ) -> None:
-        """
+        """Nothing is driven yet.
+
         Args:
             code: The coroutine to drive.
             context: The context it runs in; each branch gets a copy.
@@ -166,7 +158,9 @@ class Turn:
     def again(self) -> None:
         """End the round, if it may end here."""
         if self.branch.path:
-            raise AgainMisplaced("this is " + (f"checkpoint {self.branch.path}" if self.branch.trunk else f"branch {self.branch.path}"))
+            raise AgainMisplaced(
+                "this is " + (f"checkpoint {self.branch.path}" if self.branch.trunk else f"branch {self.branch.path}")
+            )
         if len(self._branches) > 1:
             raise AgainMisplaced(f"open are {', '.join(path for path in self._branches if path)}")
         raise AgainRaised
@@ -215,7 +209,11 @@ class Turn:
                 raise self._nobody_asks(entry)
             return
         asked = self._waiting.pop(entry.branch, None)
-        if asked is None or asked.identity.n != entry.n or (asked.identity.name != entry.name and entry.name not in asked.request.was):
+        if (
+            asked is None
+            or asked.identity.n != entry.n
+            or (asked.identity.name != entry.name and entry.name not in asked.request.was)
+        ):
             if asked is not None:
                 self._waiting[entry.branch] = asked
             raise self._nobody_asks(entry)
@@ -343,7 +341,9 @@ class Turn:
             self._runnable.append((group.parent, None, error))
             return
         self._check_fields(group)
-        self._wait(group.parent, GatherClosed(dropped, error), Identity(group.parent.path, "gather", group.parent.calls["gather"] - 1))
+        self._wait(
+            group.parent, GatherClosed(dropped, error), Identity(group.parent.path, "gather", group.parent.calls["gather"] - 1)
+        )
 
     def _check_fields(self, group: Group) -> None:
         if group.before is None or self.state is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from actorflow.actor import Fields, Kind
@@ -26,10 +26,12 @@ from actorflow.records import (
     Consume,
     Entry,
     Envelope,
+    Event,
     Identity,
     Loaded,
     PauseReason,
     Refusal,
+    Run,
     RunStatus,
     SetEnd,
     SetRound,
@@ -63,9 +65,10 @@ class Activation:
         self.round: int = run.round
         self.scope: str = f"{host.lease.store_id}/{run.kind}/{run.key}/{run.round}"  #: of idempotency keys
         self.mailbox: Mailbox = Mailbox(loaded.mailbox)
-        self.cursors: dict[tuple[str, int], bytes] = {(cursor.branch, cursor.n): cursor.state for cursor in loaded.cursors}
+        self.cursors: dict[tuple[str, int], bytes | None] = {(cursor.branch, cursor.n): cursor.state for cursor in loaded.cursors}
         self.children: dict[Address, int] = {child.address: child.id for child in loaded.children}
-        self.unanswered: dict[int, Envelope] = unanswered(run.id, loaded.entries)  #: asks that the code has taken and not yet answered
+        #: Asks that the code has taken and not yet answered.
+        self.unanswered: dict[int, Envelope] = unanswered(run.id, loaded.entries)
         self.calls: dict[Asked, Call] = {}
         self.chain: Chain = Chain()
         self.status: RunStatus = run.status
@@ -367,7 +370,8 @@ class Activation:
         def stopped() -> None:
             if self.host.live(self) and self.stopping == "pause":  # A cancel may have overtaken it.
                 wake_at = self.run.deadline_at if reason != "undo" else None  # The deadline is not paused.
-                last: list[Write] = [self.state("paused", reason=reason, wake_at=wake_at), self.log("paused", name=reason, outcome=encoded)]
+                last: list[Write] = [self.state("paused", reason=reason, wake_at=wake_at)]
+                last.append(self.log("paused", name=reason, outcome=encoded))
                 last.append(SetEnd(run=self.run.id, report=encoded or b""))
                 self.submit(last, lambda: self.host.gone(self))
 

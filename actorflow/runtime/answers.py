@@ -19,6 +19,7 @@ from actorflow.verbs import Ask, Each, Receive, ResultOf, Sleep, Start, Tell
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
 
+
 def open_call(activation: Activation, asked: Asked) -> Call:
     """The call for what was asked."""
     match asked.request:

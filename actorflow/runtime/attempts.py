@@ -154,8 +154,9 @@ class Attempt(Abandonable):
     def _time_out(self) -> None:
         if self._job is not None:
             self._timed_out = True
-            self.activation.host.workers.cancel(self._job)
-            self._deadline = self.activation.host.deadlines.after(self.activation.host.limits.cancel_grace_s, self._give_up_waiting)
+            host = self.activation.host
+            host.workers.cancel(self._job)
+            self._deadline = host.deadlines.after(host.limits.cancel_grace_s, self._give_up_waiting)
 
     def _give_up_waiting(self) -> None:
         job = self._job
@@ -300,7 +301,9 @@ async def perform(host: Any, step: Step, arguments: dict[str, Any]) -> Any:
     if step.run_in == "thread":
         return await anyio.to_thread.run_sync(step.call, arguments, abandon_on_cancel=True, limiter=host.threads)
     encoded = step.coder.encode(arguments, f"argument of step {step.name}")
-    payload = await anyio.to_process.run_sync(_in_process, os.getpid(), step.ref, encoded, cancellable=True, limiter=host.processes)
+    payload = await anyio.to_process.run_sync(
+        _in_process, os.getpid(), step.ref, encoded, cancellable=True, limiter=host.processes
+    )
     return step.outcome.decode(payload, f"outcome of step {step.name}")
 
 
@@ -328,8 +331,6 @@ def _die_with(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.2)
-        os._exit(1)  # noqa: SLF001  (the parent is dead; nobody waits for what this process does)
+        os._exit(1)  # The parent is dead; nobody waits for what this process does.
 
     threading.Thread(target=watch, daemon=True, name="actorflow-parent-watch").start()
-
-

@@ -15,6 +15,7 @@ from actorflow.errors import StoreError
 from actorflow.failures import encode_failure
 from actorflow.kernel.requests import Asked
 from actorflow.records import Entry, EntryStatus, Envelope, Write
+from actorflow.verbs import Sleep
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -103,7 +104,8 @@ class Call:
         branch, name, n = self.asked.identity
         input_, at = (request.input() if kind is None else None), activation.host.clock.wall()
         kind = kind or request.kind
-        return Entry(activation.run.id, activation.round, kind, branch, name, n, status, attempt, at, due_at, input_, outcome, ref)
+        run = activation.run.id
+        return Entry(run, activation.round, kind, branch, name, n, status, attempt, at, due_at, input_, outcome, ref)
 
     def failed(self, error: BaseException, *, status: EntryStatus = "failed") -> Entry:
         """The entry of a call that failed."""
@@ -148,8 +150,8 @@ class Sleeping(Waiting):
     """`sleep`, `sleep_until`."""
 
     def moment(self) -> float | None:
-        due: float = self.asked.request.due_at(self.activation.host.clock.wall())  # type: ignore[attr-defined]
-        return due
+        assert isinstance(self.asked.request, Sleep)
+        return self.asked.request.due_at(self.activation.host.clock.wall())
 
     def due(self) -> None:
         self.activation.record(self.asked, self.entry())
@@ -159,7 +161,8 @@ class Stopper:
     """Stops several calls and tells once, when all have stopped or the grace is over."""
 
     def __init__(self, calls: list[Call], *, cancel: bool, grace_s: float | None, told: Callable[[list[Write]], Any]) -> None:
-        """
+        """It begins by `stop`ping them.
+
         Args:
             calls: Already taken out of the activation, so that nobody else records them.
             cancel: Cancel what is running; False: let it finish.

@@ -170,6 +170,8 @@ class ThreadHand(Hand):
     `_ended`, and once it is abandoned it takes no more.
     """
 
+    timer: Timer | None
+
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self._lock = threading.Lock()

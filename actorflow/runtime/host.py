@@ -30,6 +30,7 @@ from actorflow.records import (
     Run,
     RunStatus,
     SetEnd,
+    SetState,
     Wake,
     Write,
 )
@@ -47,7 +48,6 @@ from actorflow.stores.committer import Committer
 
 log: logging.Logger = logging.getLogger("actorflow")
 
-
 ENDS_KEPT_MAX = 1_000
 """Ends of which the newest are remembered: a read that was on its way when a run ended must not bring it back to life."""
 
@@ -56,7 +56,16 @@ class Host:
     """The shared part of a runtime. Owned by `Runtime`; nothing here outlives it."""
 
     def __init__(
-        self, *, store: Store, lease: Lease, kinds: dict[str, Kind], limits: Limits, clock: Clock, chance: Chance, loop: Loop, group: TaskGroup
+        self,
+        *,
+        store: Store,
+        lease: Lease,
+        kinds: dict[str, Kind],
+        limits: Limits,
+        clock: Clock,
+        chance: Chance,
+        loop: Loop,
+        group: TaskGroup,
     ) -> None:
         self.store: Store = store
         self.lease: Lease = lease
@@ -343,8 +352,6 @@ class Host:
 
     def set_aside(self, run: Run, reason: str, what: str) -> list[Write]:
         """The writes that pause a run that is not in memory."""
-        from actorflow.records import SetState  # noqa: PLC0415
-
         report = reports.encode(reports.plain(reason, what, str(run.address)))  # type: ignore[arg-type]
         at = self.clock.wall()
         state = SetState(run=run.id, status="paused", reason=reason, wake_at=None, crashes=run.crashes, at=at)  # type: ignore[arg-type]
@@ -386,8 +393,6 @@ def ended(run: Run) -> bool:
 
 def _blank(name: str) -> Kind:
     return Kind(
-        cls=object, name=name, coder=RecordCoder({}), fields=(), attributes=frozenset(), returns=object, outcome=coder(object), queries={}, fails=(),
-        mailbox_max=None, passivate_after_s=None,
+        cls=object, name=name, coder=RecordCoder({}), fields=(), attributes=frozenset(), returns=object, outcome=coder(object),
+        queries={}, fails=(), mailbox_max=None, passivate_after_s=None,
     )  # fmt: skip
-
-

@@ -35,7 +35,7 @@ class Loading:
 
     host: Host
     _queue: deque[int] = field(factory=deque[int], init=False)
-    _arrivals: dict[int, list[Envelope]] = field(factory=dict[int, list[Envelope]], init=False)  #: by run that is queued or being loaded
+    _arrivals: dict[int, list[Envelope]] = field(factory=dict[int, list[Envelope]], init=False)  #: by run, until it is loaded
     _once_more: set[int] = field(factory=set[int], init=False)  #: runs that were wanted while they were being loaded
     _wake: anyio.Event | None = field(default=None, init=False)
     _horizon: tuple[float, int] = field(default=(-math.inf, 0), init=False)  #: all rows up to here are known

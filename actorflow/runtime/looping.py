@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import aclosing
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from attrs import evolve
 
-from actorflow.codec import coder
+from actorflow.codec import Coder, coder
 from actorflow.errors import Divergence
 from actorflow.kernel.requests import Asked
 from actorflow.policies import cursor as cursors
@@ -30,10 +31,12 @@ from actorflow.runtime.calls import Abandonable, Stopped
 from actorflow.runtime.hands import Hand, Item, TaskHand, ThreadHand, in_thread
 from actorflow.runtime.loops import Signal
 from actorflow.runtime.sources import Reading, size_of, takes_after
+from actorflow.step import Step
 from actorflow.verbs import Each, callee
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
+    from actorflow.runtime.host import Host
     from actorflow.runtime.timers import Timer
 
 cursor_coder: Coder[Cursor] = coder(Cursor)
@@ -58,7 +61,7 @@ class Looping(Abandonable):
         stored = activation.cursors.get((asked.identity.branch, asked.identity.n))
         self._resumed = stored is not None
         self.since: float = self.host.clock.wall()
-        self.cursor = Cursor(begun_at=self.since) if stored is None else cursor_coder.decode(stored, f"cursor of {asked}")
+        self.cursor: Cursor = Cursor(begun_at=self.since) if stored is None else cursor_coder.decode(stored, f"cursor of {asked}")
         self.finished_before: int = self.cursor.done + self.cursor.set_aside
         self._hand = ThreadHand if in_thread(self.step) else TaskHand
         self._reading = True  #: there may be more items to come

@@ -73,7 +73,7 @@ class TrioLoop:
 
     def __init__(self) -> None:
         import trio  # noqa: PLC0415  (a service on asyncio shall not carry it)
-        from trio._core._run import GLOBAL_RUN_CONTEXT  # noqa: PLC0415, PLC2701
+        from trio._core._run import GLOBAL_RUN_CONTEXT  # noqa: PLC0415
 
         self._here: Any = GLOBAL_RUN_CONTEXT
         self._trio = trio

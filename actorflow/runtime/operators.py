@@ -156,9 +156,11 @@ class Operators:
 
     async def tell(self, to: Address, *, type: str, body: bytes, key: str | None, after_s: float | None) -> None:
         due_at = None if after_s is None else self.host.clock.wall() + after_s
-        await self._send(to, type, body, key, due_at)
+        await self._send(to, type, body, key, due_at=due_at)
 
-    async def _send(self, to: Address, type_: str, body: bytes, key: str | None, due_at: float | None, waiter: Waiter | None = None) -> Envelope:
+    async def _send(
+        self, to: Address, type_: str, body: bytes, key: str | None, *, due_at: float | None = None, waiter: Waiter | None = None
+    ) -> Envelope:
         """Accept a message; returns the one that was accepted first under that key."""
         host = self.host
         check_size(body, f"message to {to}", host.limits.payload_bytes_max)
@@ -218,7 +220,7 @@ class Operators:
         host = self.host
         waiter = Waiter(Signal(host.loop))
         with anyio.move_on_after(within_s):
-            envelope = await self._send(to, type, body, key, None, waiter)
+            envelope = await self._send(to, type, body, key, waiter=waiter)
             if envelope.state != "pending" and envelope.answer is not None:
                 return envelope.answer
             if waiter not in host.replies.get(envelope.id, ()) and not waiter.status:

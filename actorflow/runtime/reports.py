@@ -75,7 +75,11 @@ def aborted(activation: Activation, error: BaseException, recorded: Entry | None
 
 def plain(reason: PauseReason, what: str, where: str = "", **more: object) -> FailureReport:
     """A report for what the runtime itself decided."""
-    failure = "interrupted" if reason in ("interrupted", "ask") else "data" if reason in ("budget", "undecodable", "unregistered") else "bug"
+    failure = "bug"
+    if reason in ("interrupted", "ask"):
+        failure = "interrupted"
+    elif reason in ("budget", "undecodable", "unregistered"):
+        failure = "data"
     return FailureReport(failure=failure, reason=reason, what=what, where=where, remedy=REMEDIES[reason], **more)  # type: ignore[arg-type]
 
 
@@ -121,5 +125,6 @@ def _tries(activation: Activation, entry: Entry | None) -> tuple[str, ...]:
 
 def _last_good(activation: Activation) -> str:
     order = activation.turn.journal.order
-    good = next((e for e in reversed(order) if e.kind == "checkpoint"), None) or next((e for e in reversed(order) if e.status == "ok"), None)
+    good = next((e for e in reversed(order) if e.kind == "checkpoint"), None)
+    good = good or next((e for e in reversed(order) if e.status == "ok"), None)
     return f"{good.kind} {good.identity}" if good is not None else "the start"

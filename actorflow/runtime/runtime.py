@@ -173,15 +173,13 @@ class Runtime(Front):
                 left.discard(activation)
         for timeout_s in (self._limits.drain_s, 1.0):
             with anyio.move_on_after(timeout_s):
-                while left and host.committer.stopped is None:
+                while left and host.committer.stopped is None:  # noqa: ASYNC110  (two rooms end it, neither knows who waits)
                     await anyio.sleep(0.005)
             if left:
                 for call in working:
                     call.drain()
-        released: list[Write] = []
-        for activation in host.resident.values():
-            if activation.status == "running":
-                released.append(activation.state("waiting", wake_at=0.0))
+        running = [activation for activation in host.resident.values() if activation.status == "running"]
+        released: list[Write] = [activation.state("waiting", wake_at=0.0) for activation in running]
         if released and host.committer.stopped is None:
             host.committer.submit(Commit(tuple(released)), lambda _: None)
         await host.committer.drain(within_s=self._limits.drain_s)

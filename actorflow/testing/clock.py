@@ -31,7 +31,7 @@ TURNS_MAX = 2_000_000
 class LoopClock:
     """Both clocks of a runtime, taken from the event loop that runs now; it cannot jump, so nobody needs to look twice."""
 
-    recheck_s = math.inf
+    recheck_s: float = math.inf
 
     def __init__(self) -> None:
         # Not `anyio.current_time`: that asks which loop runs, and while durable code is driven no loop seems to.
@@ -105,7 +105,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio loop without files or threads, whose time passes only when nothing is ready."""
 
     def __init__(self, seed: int | None = None) -> None:
-        self.virtual = 0.0
+        self.virtual: float = 0.0
         self._chance = None if seed is None else random.Random(seed)  # noqa: S311  (an order, no secret)
         self._turns = 0
         super().__init__(_NoFiles(self))
@@ -119,7 +119,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._turns += 1
         if self._turns > TURNS_MAX:
             raise Livelock(f"the loop has turned {TURNS_MAX} times")
-        ready: Any = self._ready  # type: ignore[attr-defined]
+        ready = cast("deque[Any]", self._ready)  # type: ignore[attr-defined]
         if self._chance is not None and len(ready) > 1:
             shuffled = list(ready)
             self._chance.shuffle(shuffled)
@@ -154,6 +154,6 @@ class _NoFiles(selectors.BaseSelector):
             raise Deadlock("nothing is ready and no timer is set")
         if timeout > 0:
             # asyncio asks for a day at most; the next timer may be later, and then it asks again.
-            due: float = self._loop._scheduled[0].when()  # type: ignore[attr-defined]  # noqa: SLF001
+            due = cast("float", self._loop._scheduled[0].when())  # type: ignore[attr-defined]  # noqa: SLF001
             self._loop.virtual = max(self._loop.virtual, min(due, self._loop.virtual + timeout + 1e-6))
         return []

@@ -40,12 +40,16 @@ class Rows:
 
 async def rows_of(store: Store) -> list[Rows]:
     """The rows of every run in an open store."""
-    found = []
+    found: list[Rows] = []
     for light in reversed(await store.runs(RunQuery(limit=1_000))):
         loaded = await store.load(light.id)
         assert loaded is not None
         past = await store.history(light.id, limit=100_000)
-        aside = frozenset(store._memory.aside) if isinstance(store, MemoryStore) else _set_aside(past, loaded)  # noqa: SLF001
+        if isinstance(store, MemoryStore):
+            # Its rows do not tell, and no other store is asked for more than its protocol.
+            aside = frozenset(store._memory.aside)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        else:
+            aside = _set_aside(past, loaded)
         found.append(Rows(loaded.run, past, loaded, aside))
     return found
 

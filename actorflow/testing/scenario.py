@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from attrs import define, evolve, field, frozen
@@ -26,6 +26,7 @@ from actorflow.errors import RunEnded, RunPaused, StoreUnavailable
 from actorflow.policies.limits import Limits
 from actorflow.records import ENDED, Address, Run
 from actorflow.runtime import Runtime
+from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend, LoopClock, run_virtual
 from actorflow.testing.faults import Fault, FaultStore, PowerCut
@@ -46,9 +47,10 @@ class World:
     store: FaultStore = field(init=False)
     recorded_first: list[str] = field(factory=list[str])  #: steps that ran although their outcome was recorded
 
-    def _recorded(self, key: str) -> bool:
+    def recorded(self, key: str) -> bool:
         """True if the store holds an outcome of the step with that idempotency key."""
-        data = self.memory._memory  # noqa: SLF001  (synchronous: an effect must see the store as it is at this instant)
+        # Synchronous: an effect must see the store as it is at this instant.
+        data = self.memory._memory  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         return any(
             entry.kind == "step"
             and seq not in data.aside
@@ -75,7 +77,7 @@ def effect() -> int:
     if here.store.dead:
         raise PowerCut("a dead process has no effects")
     key = info.key.partition("/")[2]
-    if here._recorded(info.key):  # noqa: SLF001
+    if here.recorded(info.key):
         here.recorded_first.append(f"{key} ran again, although its outcome is recorded")
     here.effects[key] += 1
     here.tries.append((key, info.attempt))
@@ -150,7 +152,8 @@ def _none(lines: Iterable[str], what: str) -> None:
 async def _rows(world: World) -> list[Rows]:
     """Read as the next process would, without claiming anything."""
     store = MemoryStore(share=world.memory)
-    store._opened = True  # noqa: SLF001  (`open` would count a crash)
+    # `open` would count a crash.
+    store._opened = True  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     return await rows_of(store)
 
 
@@ -160,12 +163,17 @@ async def _live(scenario: Scenario, world: World, store: FaultStore) -> tuple[bo
     result = None
     try:
         async with Runtime(
-            actors=scenario.actors, store=store, clock=scenario.clock(), chance=Chance(7), limits=scenario.limits
+            actors=scenario.actors,
+            store=cast("Store", store),  # What only reads goes through its `__getattr__`.
+            clock=scenario.clock(),
+            chance=Chance(7),
+            limits=scenario.limits,
         ) as runtime:
             drain_s = next((fault.delay_s for fault in store.faults if fault.mode == "drain"), math.inf)
+            scope = anyio.move_on_after(drain_s)
             async with anyio.create_task_group() as beside:
                 beside.start_soon(_pauses, runtime, store)
-                with anyio.fail_after(scenario.deadline_s), anyio.move_on_after(drain_s) as scope:
+                with anyio.fail_after(scenario.deadline_s), scope:
                     result = await _persistent(scenario, runtime, world)
                 beside.cancel_scope.cancel()
             if scope.cancelled_caught:
@@ -223,7 +231,8 @@ def play(
 
 def _shown(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_shown(each) for each in error.exceptions)
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return "; ".join(_shown(each) for each in group.exceptions)
     return f"{type(error).__name__}: {error}"
 
 
