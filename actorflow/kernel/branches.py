@@ -6,8 +6,9 @@ checkpoints open others.
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,39 @@ def driver(verb: str) -> Turn:
     if turn is None:
         raise Leaving if here.leaving else OutsideTurn(verb)
     return turn
+
+
+_OPENED = re.compile(r"gather#\d+\.\d+|task[#:].*")  #: what a line of its own begins with; other parts of a path are checkpoints
+
+
+def lines(path: str) -> tuple[str, ...]:
+    """The lines of code that lead to a branch, the trunk first; a checkpoint belongs to the line that calls it.
+
+    >>> lines("/Job.paid#0/gather#0.1/Job.ship#0")
+    ('', '/Job.paid#0/gather#0.1')
+    """
+    parts = path.split("/")
+    return ("", *("/".join(parts[: end + 1]) for end, part in enumerate(parts) if _OPENED.fullmatch(part)))
+
+
+def follows(branch: str, cut: str, *, begun: Container[str] | None = None) -> bool:
+    """True if what *branch* recorded after an entry of *cut* may follow from that: it is of the same line of code, of one
+    above it, or of one that this line opened since.
+
+    Args:
+        branch: Where something was recorded later.
+        cut: Where the entry is.
+        begun: Lines that had recorded something before. None: take every task for one of them. (A gather opened by a line
+            that then records something itself is over.)
+    """
+    of, at = lines(branch), lines(cut)
+    if of[-1] in at:
+        return True
+    if of[: len(at)] != at:
+        return False
+    opened = of[len(at)]
+    is_task = not opened.rpartition("/")[2].startswith("gather#")
+    return not is_task or (begun is not None and opened not in begun)
 
 
 _alive: set[Code] = set()

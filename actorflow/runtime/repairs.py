@@ -9,6 +9,7 @@ from attrs import evolve
 
 from actorflow.errors import GaveUp, InvalidState, KeyTaken, RunCancelled, RunEnded
 from actorflow.failures import encode_failure
+from actorflow.kernel.branches import follows, lines
 from actorflow.kernel.journal import DELIVERED, NOT_COMPARED, SPOT
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.operations import Decision
@@ -114,21 +115,19 @@ def _named(events: Sequence[Event], report: FailureReport) -> Event | None:
     return None
 
 
-def _after(events: Sequence[Event], failed: Event) -> tuple[int, ...]:
-    """The failed entry, every later entry of its branch and of those above it, and every cancelled entry."""
-    above = {""}
-    path = failed.entry.branch
-    while path:
-        above.add(path)
-        path = path.rpartition("/")[0]
+def _after(events: Sequence[Event], past: Sequence[Event], failed: Event) -> tuple[int, ...]:
+    """The failed entry, all in *past* (inside of folds, too) that followed from it, and every cancelled entry."""
+    branch = failed.entry.branch
+    followed = {seq for seq, e in past if seq > failed.seq and e.kind not in LOG_ONLY and follows(e.branch, branch)}
+    cancelled = {seq for seq, e in events if e.status == "cancelled"}
+    own = {seq for seq, e in events if e.identity == failed.entry.identity and e.kind in ("try", "intent")}
+    return tuple(sorted({failed.seq, *followed, *cancelled, *own}))
 
-    def goes(event: Event) -> bool:
-        later = event.seq >= failed.seq and event.entry.branch in above
-        return event.seq == failed.seq or later or event.entry.status == "cancelled"
 
-    identity = failed.entry.identity
-    own = [e.seq for e in events if e.entry.identity == identity and e.entry.kind in ("try", "intent")]
-    return tuple(sorted({*own, *(event.seq for event in events if goes(event))}))
+async def _past(operators: Operators, run: Run) -> list[Event]:
+    """All that its current round recorded, folded and set aside, too."""
+    past = await operators.host.store.history(run.id, limit=HISTORY_MAX)
+    return [event for event in past if event.entry.round == run.round]
 
 
 async def retry(operators: Operators, run: Run) -> None:
@@ -149,7 +148,7 @@ async def retry(operators: Operators, run: Run) -> None:
         if failed is None and run.reason not in ("failure", "ask", "bug"):
             raise InvalidState("retry", run.address, f"paused ({run.reason}) without a failed call", "Use `resume`.")
         if failed is not None:
-            writes.append(SetAsideEntries(run.id, _after(events, failed)))
+            writes.append(SetAsideEntries(run.id, _after(events, await _past(operators, run), failed)))
         writes.append(_state(operators, run, "waiting"))
     await operators.write(writes)
     _go_on(operators, run)
@@ -170,7 +169,8 @@ async def skip(operators: Operators, run: Run, value: bytes) -> None:
         failed = _named(events, report)
         if failed is None:
             raise InvalidState("skip", run.address, f"paused ({run.reason}) without a failed call", "Use `resume` or `retry`.")
-        writes = [SetAsideEntries(run.id, _after(events, failed)), _state(operators, run, "waiting")]
+        aside = _after(events, await _past(operators, run), failed)
+        writes = [SetAsideEntries(run.id, aside), _state(operators, run, "waiting")]
         writes.append(failed.entry._replace(status="ok", outcome=value, at=operators.host.clock.wall()))
     writes.extend((_log(operators, run, "skipped", report.where), SetEnd(run=run.id, report=b"")))
     await operators.write(writes)
@@ -270,9 +270,10 @@ def _not_set_aside(past: Sequence[Event], loaded: Loaded | None) -> list[Event]:
 def _inherited(events: Sequence[Event], cut: Event | None, run: int, *, compare: bool) -> list[Write]:
     """Copies of the entries that the fork begins with; not undone by it, so without their `ref`."""
     kept: list[Write] = []
+    begun = {line for seq, entry in events if cut is not None and seq < cut.seq for line in lines(entry.branch)}
     for seq, entry in events:
         before = cut is None or seq < cut.seq
-        elsewhere = cut is not None and not _same_line(entry.branch, cut.entry.branch) and entry.status == "ok"
+        elsewhere = cut is not None and not follows(entry.branch, cut.entry.branch, begun=begun) and entry.status == "ok"
         inherited = entry.kind in (*DELIVERED, *SPOT, "patch") and (before or elsewhere)
         failed_last = (
             cut is None and entry.kind in DELIVERED and entry.status in ("failed", "timeout", "interrupted", "cancelled")
@@ -283,7 +284,3 @@ def _inherited(events: Sequence[Event], cut: Event | None, run: int, *, compare:
             kept.append(entry._replace(run=run, ref=entry.ref if taken else None, input=input_))
     return kept
 
-
-def _same_line(branch: str, cut: str) -> bool:
-    """True if what is recorded in *branch* after the cut may follow from it: the cut's own branch, one above or below it."""
-    return branch == cut or cut.startswith(f"{branch}/") or not branch or branch.startswith(f"{cut}/")

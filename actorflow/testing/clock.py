@@ -13,6 +13,7 @@ import asyncio
 import math
 import random
 import selectors
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeVar, cast
 

@@ -45,11 +45,9 @@ async def rows_of(store: Store) -> list[Rows]:
         loaded = await store.load(light.id)
         assert loaded is not None
         past = await store.history(light.id, limit=100_000)
-        if isinstance(store, MemoryStore):
-            # Its rows do not tell, and no other store is asked for more than its protocol.
+        aside = _set_aside(past, loaded)
+        if isinstance(store, MemoryStore):  # It knows them all; from rows, those inside folds cannot be told.
             aside = frozenset(store._memory.aside)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        else:
-            aside = _set_aside(past, loaded)
         found.append(Rows(loaded.run, past, loaded, aside))
     return found
 
