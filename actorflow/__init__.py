@@ -55,6 +55,7 @@ from actorflow.errors import Transient as Transient
 from actorflow.errors import UnknownKind as UnknownKind
 from actorflow.errors import UnknownMessage as UnknownMessage
 from actorflow.errors import UnknownRun as UnknownRun
+from actorflow.errors import WorkerDied as WorkerDied
 from actorflow.message import Message as Message
 from actorflow.policies.cursor import Progress as Progress
 from actorflow.policies.cursor import SetAside as SetAside

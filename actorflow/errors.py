@@ -285,6 +285,18 @@ class Transient(Exception):
     """Raise it (or a subclass) in a step for trouble that may pass: the step is tried again within its budget."""
 
 
+class WorkerDied(Transient):
+    """The process that performed a step (`run_in="process"`) ended before the step did: killed, out of memory, crashed.
+
+    Whether the step had its effect is unknown: with `on_interrupt="fail"` or "ask" the attempt was interrupted, else it is
+    tried again.
+    """
+
+    def __init__(self, step: str) -> None:
+        self.step: str = step
+        super().__init__(f"the process of step {step} ended before the step did: it was killed, ran out of memory or crashed.")
+
+
 class Fatal(Exception):
     """Raise it (or a subclass) in a step for data that no retry will mend."""
 

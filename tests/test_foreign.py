@@ -96,7 +96,7 @@ ASYNCIO: dict[str, Callable[[], Any]] = {
     "asyncio.to_thread": lambda: asyncio.to_thread(int),
     "asyncio.timeout": lambda: scoped(asyncio.timeout(5)),
     "asyncio.TaskGroup": lambda: scoped(asyncio.TaskGroup()),
-    "asyncio.wait_for": lambda: asyncio.wait_for(asyncio_event(), 5),
+    "asyncio.wait_for": lambda: asyncio.wait_for(asyncio.get_running_loop().create_future(), 5),
 }
 TRIO: dict[str, Callable[[], Any]] = {
     "trio.sleep(0)": lambda: trio.sleep(0),  # noqa: ASYNC105, ASYNC115  (what users write)

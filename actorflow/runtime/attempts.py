@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_process
-import anyio.to_thread
 
 from actorflow.attempt import StepInfo, current, idempotency_key
 from actorflow.clock import moment
 from actorflow.codec import coder
-from actorflow.errors import ActorflowError, StepInterrupted, StepTimeout
+from actorflow.errors import ActorflowError, StepInterrupted, StepTimeout, WorkerDied
 from actorflow.failures import encode_failure
 from actorflow.kernel.requests import Asked
 from actorflow.policies import retry
@@ -24,8 +20,9 @@ from actorflow.policies.retry import RetryAfter
 from actorflow.records import Entry, Write
 from actorflow.runtime import reports
 from actorflow.runtime.calls import Abandonable, Stopped
+from actorflow.runtime.performing import perform
 from actorflow.runtime.workers import Job
-from actorflow.step import Step, StepCall, find_step
+from actorflow.step import Step, StepCall
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -114,16 +111,23 @@ class Attempt(Abandonable):
         if self._stopped is not None or (self.activation.calls.get(self.asked) is not self):
             return
         host, step = self.activation.host, self.step
-        deadline = None
-        if step.timeout_s is not None:
-            deadline = moment(host.clock.wall() + step.timeout_s)
-            self._deadline = host.deadlines.after(step.timeout_s, self._time_out)
         key = idempotency_key(self.activation.scope, self.asked.identity)
-        info = StepInfo(key, step.name, self.number, deadline, self._progress(), self._beat)
+        info = StepInfo(key, step.name, self.number, None, self._progress(), self._beat)
+
+        def begun() -> None:
+            if step.timeout_s is not None:
+                info.deadline = moment(host.clock.wall() + step.timeout_s)
+                self._deadline = host.deadlines.after(step.timeout_s, self._time_out)
+
         context = self.asked.context.copy()
         context.run(current.set, info)
         arguments = self.request.copied_arguments()
-        self._job = Job(partial(step.call if step.is_async else partial(perform, host, step), arguments), context, self._told)
+        if step.is_async:  # One frame less for most steps there are.
+            begun()
+            call = partial(step.call, arguments)
+        else:
+            call = partial(perform, host, step, arguments, begun)
+        self._job = Job(call, context, self._told)
         host.workers.perform(self._job)
 
     def _progress(self) -> Any:
@@ -199,8 +203,8 @@ class Attempt(Abandonable):
 
     def _failed(self, error: BaseException) -> None:
         kind = classify(error, (*self.step.fails, *self.activation.kind.fails))
-        if kind == "timeout" and self.step.on_interrupt != "retry":
-            self._was_interrupted("it timed out")
+        if self.step.on_interrupt != "retry" and (kind == "timeout" or isinstance(error, WorkerDied)):
+            self._was_interrupted("it timed out" if kind == "timeout" else "its worker process ended")
             return
         host = self.activation.host
         if self._first_at is None:
@@ -292,45 +296,3 @@ class Attempt(Abandonable):
             self._timer.cancel()
         if self._deadline is not None:
             self._deadline.cancel()
-
-
-async def perform(host: Any, step: Step, arguments: dict[str, Any]) -> Any:
-    """Call the function of a step where it belongs: here, in a thread, or in another process."""
-    if step.is_async:
-        return await step.call(arguments)
-    if step.run_in == "thread":
-        return await anyio.to_thread.run_sync(step.call, arguments, abandon_on_cancel=True, limiter=host.threads)
-    encoded = step.coder.encode(arguments, f"argument of step {step.name}")
-    payload = await anyio.to_process.run_sync(
-        _in_process, os.getpid(), step.ref, encoded, cancellable=True, limiter=host.processes
-    )
-    return step.outcome.decode(payload, f"outcome of step {step.name}")
-
-
-def _in_process(parent: int, ref: str, arguments: bytes) -> bytes:
-    """Perform a step in a worker process, which dies with its parent."""
-    _die_with(parent)
-    step = find_step(ref)
-    if step is None:
-        raise RuntimeError(f"step {ref} cannot be imported in a worker process: define it at the top level of a module")
-    value = step.call(step.coder.decode(arguments, f"argument of step {step.name}"))
-    return step.outcome.encode(value, f"outcome of step {step.name}")
-
-
-_watched = False
-
-
-def _die_with(parent: int) -> None:
-    global _watched  # noqa: PLW0603  (once a process)
-    if _watched or sys.platform == "win32":
-        return
-    _watched = True
-    import threading  # noqa: PLC0415  (only in worker processes)
-    import time  # noqa: PLC0415
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)  # The parent is dead; nobody waits for what this process does.
-
-    threading.Thread(target=watch, daemon=True, name="actorflow-parent-watch").start()

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from actorflow.attempt import StepInfo, current
 from actorflow.clock import moment
 from actorflow.codec import RecordCoder
-from actorflow.errors import RunCancelled, RunEnded, RunTimedOut, StepTimeout, StoreError
+from actorflow.errors import RunCancelled, RunEnded, RunTimedOut, StepTimeout, StoreError, Undecodable
 from actorflow.failures import decode_failure, encode_failure
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.requests import Closing, Finished
@@ -23,8 +23,9 @@ from actorflow.policies.retry import RetryAfter
 from actorflow.policies.saga import Undo
 from actorflow.records import Bury, Commit, Entry, Envelope, Event, Identity, Run, RunStatus, SetEnd, Wake, Write
 from actorflow.runtime import reports
-from actorflow.runtime.attempts import Attempt, perform
+from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.calls import REPEAT_S
+from actorflow.runtime.performing import perform
 from actorflow.step import Step, StepCall, declaration, find_step
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger("actorflow")
 _start_input = RecordCoder({"run": str, "input": Any})
+STOPPED = "an operator paused it while it was undoing"
 
 
 @define(eq=False)
@@ -40,6 +42,8 @@ class Ending:
     """Ends runs of one host."""
 
     host: Host
+    _undoing: dict[Activation, _Undoing] = field(factory=dict, init=False)  #: the undos that run now
+    _pausing: set[Activation] = field(factory=set, init=False)  #: an operator wants them to stop between their undos
 
     # --- ways to end ----------------------------------------------------------------------------------------------------
 
@@ -65,6 +69,7 @@ class Ending:
         if log is not None:
             writes.append(log)
         writes.extend(self._maybe_landed(activation))
+        activation.crashes = 0  # Those were of its code; its undos have a budget of their own.
         writes.extend((activation.state("undoing", wake_at=0.0), SetEnd(run=activation.run.id, outcome=outcome, report=payload)))
         writes.extend(self._cancelled_children(activation))
         if hasattr(activation, "turn"):
@@ -98,6 +103,9 @@ class Ending:
         cancelled: list[Write] = [
             intent._replace(kind="step", status="cancelled", at=at) for intent in _unanswered(activation.events)
         ]
+        # Counted before, as who ends its process counts nothing; an outcome, or leaving in order, takes it back.
+        activation.crashes += 1
+        cancelled.append(activation.state("undoing", wake_at=0.0))
         activation.submit(cancelled, lambda: self.host.spawn(lambda: self._undo(activation, outcome, report)))
 
     def _maybe_landed(self, activation: Activation) -> list[Write]:
@@ -127,18 +135,45 @@ class Ending:
 
     # --- the undos ------------------------------------------------------------------------------------------------------
 
+    def pause(self, activation: Activation, *, cancel: bool) -> None:
+        """Pause a run that is undoing: after the undo that runs now, or cancel that."""
+        self._pausing.add(activation)
+        if cancel and activation in self._undoing:
+            self._undoing[activation].cancel()
+
     async def _undo(self, activation: Activation, outcome: bytes, report: FailureReport | None) -> None:
-        not_undone: list[str] = []
+        try:
+            await self._undo_all(activation, outcome, report)
+        finally:
+            self._pausing.discard(activation)
+            self._undoing.pop(activation, None)
+
+    async def _undo_all(self, activation: Activation, outcome: bytes, report: FailureReport | None) -> None:
+        host, not_undone = self.host, list[str]()
         events = await self._undoable(activation)
         for undo in saga.pending(events):
-            if not self.host.live(activation) or activation.stopping != "undo":
+            if not host.live(activation) or activation.stopping != "undo":
                 return
-            if not await _Undoing(self.host, activation, undo, events, not_undone).run():
-                return
-        if self.host.live(activation) and activation.stopping == "undo":
+            undoing = self._undoing[activation] = _Undoing(host, activation, undo, events, not_undone)
+            if host.closing:
+                activation.submit([self.released(activation)], lambda: host.remove(activation))
+            elif activation.crashes >= host.limits.crashes_max:
+                undoing.pause(f"its process ended {activation.crashes} times while it undid {undo.entry.name}")
+            elif activation in self._pausing:
+                undoing.pause(STOPPED)
+            elif await undoing.run():
+                continue
+            return
+        if host.live(activation) and activation.stopping == "undo":
+            activation.crashes = 0
             if not_undone:
                 report = evolve(report or _plain_report(outcome), not_undone=tuple(not_undone))
             self._last(activation, status_after(outcome), outcome, [], report)
+
+    def released(self, activation: Activation) -> Write:
+        """What says that the next holder goes on with a run that is undoing, and that its undo ended nobody's process."""
+        activation.crashes = max(0, activation.crashes - 1)
+        return activation.state("undoing", wake_at=0.0)
 
     async def _undoable(self, activation: Activation) -> list[Event]:
         while True:
@@ -228,14 +263,28 @@ class _Undoing:
     undo: Undo
     events: list[Event]
     not_undone: list[str]
+    _scope: anyio.CancelScope | None = field(default=None, init=False)
+    _stopped: bool = field(default=False, init=False)
+
+    def cancel(self) -> None:
+        """Stop it; it may have had its effect. The run is paused before it."""
+        self._stopped = True
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def run(self) -> bool:
         """True if the next undo may begin."""
+        try:
+            return await self._run()
+        except Undecodable as error:
+            return self.pause(str(error))
+
+    async def _run(self) -> bool:
         entry = self.undo.entry
         found = find_step(entry.ref or "")
         fn = found.undo if found is not None and entry.kind == "step" else (found.fn if found is not None else None)
         if fn is None:
-            return self._pause(f"step {entry.ref} has no undo any more, or cannot be imported")
+            return self.pause(f"step {entry.ref} has no undo any more, or cannot be imported")
         step = declaration(fn) or Step(fn, getattr(fn, "__qualname__", "undo"))
         identity = Identity(self.undo.branch, step.name, 0)
         arguments = self._arguments(found, step) if entry.kind == "step" and found is not None else self._child_key()
@@ -266,30 +315,39 @@ class _Undoing:
         tries = [e for _, e in self.events if e.kind == "undo" and e.status == "failed" and e.branch == identity.branch]
         number = len(tries) + 1
         first_at = tries[0].at if tries else self.host.clock.wall()
-        while True:
+        delay_s = 0.0
+        while not self._stopped:
             try:
-                await self._attempt(step, identity, number, args, kwargs)
+                with anyio.CancelScope() as self._scope:
+                    await anyio.sleep(delay_s)
+                    await self._attempt(step, identity, number, args, kwargs)
+                if self._scope.cancelled_caught:
+                    break
             except Exception as error:  # noqa: BLE001  (whatever an undo raises is judged)
                 elapsed_s = self.host.clock.wall() - first_at
                 decision = retry.decide(step.retry, number, error, elapsed_s=elapsed_s, die=self.host.chance.jitter())
                 if not isinstance(decision, RetryAfter):
-                    return self._pause(f"undo {step.name} failed: {type(error).__qualname__}: {error}", number)
+                    return self.pause(f"undo {step.name} failed: {type(error).__qualname__}: {error}", number)
                 await self._record(identity, "failed", number, encode_failure(error))
-                number += 1
-                await anyio.sleep(decision.delay_s)
+                number, delay_s = number + 1, decision.delay_s
             else:
                 return await self._record(identity, "ok", number, None)
+        return self.pause(STOPPED, number)
 
     async def _attempt(self, step: Step, identity: Identity, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        timeout_s = step.timeout_s
-        deadline = None if timeout_s is None else moment(self.host.clock.wall() + timeout_s)
-        key = self.host.idempotency_key(self.activation, identity)
-        token = current.set(StepInfo(key=key, name=step.name, attempt=number, deadline=deadline))
+        info = StepInfo(key=self.host.idempotency_key(self.activation, identity), name=step.name, attempt=number)
+        token = current.set(info)
         try:
-            with anyio.move_on_after(timeout_s) as scope:
-                await perform(self.host, step, step.bind(args, kwargs))
+            with anyio.CancelScope() as scope:
+
+                def begun() -> None:
+                    if step.timeout_s is not None:
+                        scope.deadline = anyio.current_time() + step.timeout_s
+                        info.deadline = moment(self.host.clock.wall() + step.timeout_s)
+
+                await perform(self.host, step, step.bind(args, kwargs), begun)
             if scope.cancelled_caught:
-                raise StepTimeout(step.name, timeout_s or 0.0)
+                raise StepTimeout(step.name, step.timeout_s or 0.0)
         finally:
             current.reset(token)
 
@@ -299,12 +357,19 @@ class _Undoing:
             self.activation.run.id, self.activation.round, "undo", identity, at=at, status=status, attempt=number, outcome=outcome
         )
         durable = anyio.Event()
-        self.activation.submit([entry], durable.set)
+        writes: list[Write] = [entry]
+        if self.activation.crashes:
+            self.activation.crashes = 0
+            writes.append(self.activation.state("undoing", wake_at=0.0))
+        self.activation.submit(writes, durable.set)
         await durable.wait()
         return self.host.live(self.activation)
 
-    def _pause(self, what: str, number: int = 0) -> bool:
+    def pause(self, what: str, number: int = 0) -> bool:
+        """Pause the run with a report that names this undo; False: the next one must not begin."""
         report = reports.plain("undo", what, f"{self.undo.branch}:{self.undo.entry.name}#0", attempt=number)
+        if what == STOPPED:
+            report = evolve(report, failure="cancelled", remedy="`resume` goes on with this undo; `skip` leaves it out.")
         self.activation.pause("undo", report, [])
         return False
 

@@ -14,13 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
-import anyio.to_thread
 from attrs import define
 
 from actorflow.attempt import StepInfo, current
 from actorflow.clock import moment
 from actorflow.errors import BadDefinition, StepTimeout
-from actorflow.runtime.attempts import perform
+from actorflow.runtime.performing import perform
 from actorflow.runtime.workers import Job
 from actorflow.step import Step
 
@@ -132,16 +131,23 @@ class TaskHand(Hand):
         item = self.bench.take()
         assert item is not None
         self.item = item
-        step, host = self.bench.step, self.bench.host
+        step = self.bench.step
         context = self.bench.context.copy()
         context.run(current.set, self.info(item))
-        if step.timeout_s is not None:
-            self.timer = host.deadlines.after(step.timeout_s, self._time_out)
-        self.perform(self._in_process if step.run_in == "process" else partial(step.fn, item.value), context)
+        if step.run_in == "process":
+            self.perform(self._in_process, context)
+        else:
+            self._begun()
+            self.perform(partial(step.fn, item.value), context)
 
     async def _in_process(self) -> None:
         step = self.bench.step
-        await perform(self.bench.host, step, step.bind((self.item.value,), {}))
+        await perform(self.bench.host, step, step.bind((self.item.value,), {}), self._begun)
+
+    def _begun(self) -> None:
+        timeout_s = self.bench.step.timeout_s
+        if timeout_s is not None:
+            self.timer = self.bench.host.deadlines.after(timeout_s, self._time_out)
 
     def started(self) -> int:
         return self.item.index + 1
@@ -191,7 +197,7 @@ class ThreadHand(Hand):
         return self._started
 
     async def _hop(self) -> None:
-        await anyio.to_thread.run_sync(self._work, abandon_on_cancel=True, limiter=self.bench.host.threads)
+        await self.bench.host.threads.run(self._work, _nothing)
 
     # --- in the thread --------------------------------------------------------------------------------------------------
 
@@ -252,6 +258,10 @@ class ThreadHand(Hand):
         if self._item is not None and self.timed_out:
             ended.append((self._item, self.timeout()))
         self.bench.told(self, ended, None if cancelled else error)
+
+
+def _nothing() -> None:
+    """A thread looks for itself how long each item takes."""
 
 
 def _late(job: Job, value: Any, error: BaseException | None) -> None:

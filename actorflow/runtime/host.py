@@ -40,6 +40,7 @@ from actorflow.runtime.ending import Ending
 from actorflow.runtime.loading import Loading
 from actorflow.runtime.loops import Loop, Signal
 from actorflow.runtime.mail import Mail, Waiter, mail_of
+from actorflow.runtime.performing import Threads
 from actorflow.runtime.sending import notice
 from actorflow.runtime.timers import Timers
 from actorflow.runtime.workers import Workers
@@ -80,7 +81,7 @@ class Host:
         self.timers: Timers = Timers(clock.wall, loop, recheck_s)
         self.deadlines: Timers = Timers(clock.monotonic, loop, math.inf)
         self.workers: Workers = Workers(group, loop)
-        self.threads: anyio.CapacityLimiter = anyio.CapacityLimiter(limits.threads_max)
+        self.threads: Threads = Threads(limits, loop)
         self.processes: anyio.CapacityLimiter = anyio.CapacityLimiter(limits.processes_max)
         self.ending: Ending = Ending(self)
         self.loading: Loading = Loading(self)
@@ -230,7 +231,7 @@ class Host:
     def depth(self, run: int) -> int:
         """Messages that wait for it, as far as is known in memory."""
         activation = self.resident.get(run)
-        return 0 if activation is None else activation.mailbox.depth
+        return self._on_the_way.get(run, 0) if activation is None else activation.mailbox.depth
 
     def rest(self, activation: Activation) -> None:
         """It may only wait now: let it leave memory after a while, or at once if too many do."""

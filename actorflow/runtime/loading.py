@@ -63,6 +63,9 @@ class Loading:
     async def load(self, run: int) -> None:
         """Load that run now; on return it is in memory, or cannot be."""
         self.wake(run)
+        if run in self._queue:  # Somebody waits for it: before those for whom nobody does.
+            self._queue.remove(run)
+            self._queue.appendleft(run)
         while run in self._arrivals:
             signal = self._loaded.setdefault(run, Signal(self.host.loop))
             await signal.wait()
@@ -152,7 +155,7 @@ class Loading:
         from actorflow.runtime.activation import Activation  # noqa: PLC0415  (host -> loading -> activation -> host)
 
         host, run = self.host, loaded.run
-        if host.closing or run.id in host.resident:
+        if host.closing or host.committer.stopped is not None or run.id in host.resident:
             return
         mail = {envelope.id: envelope for envelope in (*loaded.mailbox, *arrivals)}.values()
         if run.status in ENDED:

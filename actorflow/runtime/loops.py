@@ -32,6 +32,10 @@ class Loop(Protocol):
         """True if the current task was cancelled by hand and not by a scope, which only asyncio allows."""
         ...
 
+    def undisturbed(self, *functions: Callable[..., object]) -> None:
+        """Ctrl-C is for the service's own task, which drains; it is not raised in these, nor in what they call."""
+        ...
+
 
 class AsyncioLoop:
     """asyncio, with or without uvloop."""
@@ -67,6 +71,9 @@ class AsyncioLoop:
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
 
+    def undisturbed(self, *functions: Callable[..., object]) -> None:
+        """It never is: `asyncio.run` cancels the service's task."""
+
 
 class TrioLoop:
     """trio."""
@@ -101,6 +108,10 @@ class TrioLoop:
 
     def cancelled(self) -> bool:
         return False
+
+    def undisturbed(self, *functions: Callable[..., object]) -> None:
+        for function in functions:
+            self._trio.lowlevel.enable_ki_protection(function)
 
 
 class _TrioWait:

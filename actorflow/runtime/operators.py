@@ -201,10 +201,13 @@ class Operators:
         """The run, if it takes messages now; from here to the submit nothing waits."""
         host = self.host
         target = await self.run(to)
-        depth = host.depth(target.id)
-        if target.status == "paused" or target.id not in host.resident:
-            loaded = await host.store.load(target.id) if target.status == "paused" else None
-            depth = len(loaded.mailbox) if loaded is not None else 0
+        waiting = 0
+        if target.status == "paused":
+            loaded = await host.store.load(target.id)
+            waiting = len(loaded.mailbox) if loaded is not None else 0
+            target = await self.run(to)
+        elif target.id not in host.resident and target.status not in ENDED:
+            await host.loading.load(target.id)  # The message would load it anyway, and how full it is must be known before.
             target = await self.run(to)
         if target.status in ENDED:
             raise RunEnded(to, target.status)
@@ -212,7 +215,7 @@ class Operators:
             raise RunEnding(to)
         if ask and target.status == "paused":
             raise ActorPaused(to, target.reason or "", reports.decode(target.report))
-        if depth >= host.mailbox_max(to.kind):
+        if waiting + host.depth(target.id) >= host.mailbox_max(to.kind):
             raise MailboxFull(to, host.mailbox_max(to.kind))
         return target
 
@@ -253,7 +256,9 @@ class Operators:
                     target = await self.run(to, whole=True)
                     if not waiter.status:
                         waiter.status, waiter.payload = target.status, target.outcome or b"null"
-                if not waiter.status or waiter.status in ("running", "waiting", "undoing", "pending"):
+                if host.committer.stopped is not None:
+                    waiter.status = "stopped"
+                elif not waiter.status or waiter.status in ("running", "waiting", "undoing", "pending"):
                     waiter.status = ""
                     await waiter.signal.wait()
                 elif waiter.status == "paused" and wait_paused:
@@ -311,6 +316,8 @@ class Operators:
                 return activation
             if run.status in ENDED:
                 raise RunEnded(to, run.status)
+            if host.committer.stopped is not None:
+                raise host.committer.stopped
             await host.loading.load(run.id)
             if host.by_address.get(to) is None and (await self.run(to)).status == "paused":
                 raise InvalidState(verb, to, "paused", "")
@@ -343,10 +350,21 @@ class Operators:
         run = await self.run(to)
         if run.status == "paused":
             return
+        await self._pause(to, cancel_undo=False)
+
+    async def stop_undo(self, run: Run) -> Run:
+        """Pause a run that is undoing at the undo that runs now, which is cancelled; returns the run as it is then."""
+        await self._pause(run.address, cancel_undo=True)
+        return await self.run(run.address, whole=True)
+
+    async def _pause(self, to: Address, *, cancel_undo: bool) -> None:
         activation = await self._activation(to, "pause")
+        run = activation.run
         if activation.stopping is None:
             activation.pause("operator", reports.plain("operator", "an operator paused it"), [])
-        while self.host.live(activation) and activation.stopping == "pause":
+        elif activation.stopping == "undo":
+            self.host.ending.pause(activation, cancel=cancel_undo)
+        while self.host.live(activation) and activation.stopping in ("pause", "undo"):
             waiter = Waiter(Signal(self.host.loop))
             self.host.results.setdefault(run.id, []).append(waiter)
             await waiter.signal.wait()

@@ -132,6 +132,8 @@ async def _past(operators: Operators, run: Run) -> list[Event]:
 
 async def retry(operators: Operators, run: Run) -> None:
     """Set the failed call aside, and what followed from it; go on before it."""
+    if run.status == "undoing":
+        run = await operators.stop_undo(run)
     report = _paused(run, "retry")
     writes: list[Write] = [_log(operators, run, "retried", report.where), SetEnd(run=run.id, report=b"")]
     if run.reason == "undo":
@@ -156,6 +158,8 @@ async def retry(operators: Operators, run: Run) -> None:
 
 async def skip(operators: Operators, run: Run, value: bytes) -> None:
     """Record a value for the failed call; go on after it."""
+    if run.status == "undoing":
+        run = await operators.stop_undo(run)
     report = _paused(run, "skip")
     if run.reason == "undo":
         branch, _, name = report.where.partition(":")

@@ -103,7 +103,6 @@ class Runtime(Front):
             self._close_door()
             self._held.cancel()
             await outer.__aexit__(None, None, None)
-            await self._store.close()
             raise
         for serve in (host.committer.run, host.timers.run, host.deadlines.run, host.loading.run):
             group.start_soon(serve)
@@ -120,21 +119,17 @@ class Runtime(Front):
                 await self._drain(self._host)
         finally:
             self._held.cancel()
-            try:
-                if not isinstance(error, anyio.get_cancelled_exc_class()):
-                    # The body's own error passes as it is; the group would wrap it.
-                    kind = error = traceback = None
-                await self._group.__aexit__(kind, error, traceback)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    self._host.committer.stop(StoreStopped("the runtime has shut down"))
-                    await self._store.close()
+            if not isinstance(error, anyio.get_cancelled_exc_class()):
+                # The body's own error passes as it is; the group would wrap it.
+                kind = error = traceback = None
+            await self._group.__aexit__(kind, error, traceback)
 
     async def _hold(self, *, task_status: TaskStatus[TaskGroup]) -> None:
         """Hold all that the runtime runs.
 
         Shielded: whoever cancels the service around it wants it to drain, and to drain it needs its writer, its timers and
-        the steps that shall finish.
+        the steps that shall finish. The store is given back here and not by the service's own task, which asyncio lets
+        anybody cancel again and again, shielded or not.
         """
         try:
             with self._held:
@@ -145,6 +140,11 @@ class Runtime(Front):
             if len(failures.exceptions) == 1:  # The outer group wraps it again.
                 raise failures.exceptions[0] from None
             raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                if self._host is not None:
+                    self._host.committer.stop(StoreStopped("the runtime has shut down"))
+                await self._store.close()
 
     async def _listen(self, operators: Operators, group: TaskGroup) -> None:
         """Let clients in, or say that none can come."""
@@ -166,20 +166,25 @@ class Runtime(Front):
         working: list[Abandonable] = []
         left = set(host.resident.values())
         for activation in list(left):
-            working.extend(call for call in activation.calls.values() if isinstance(call, Abandonable))
-            if activation.stopping is None:
+            calls = (*activation.calls.values(), *activation.halted)
+            working.extend(call for call in calls if isinstance(call, Abandonable))
+            if activation.stopping in (None, "restart"):
                 activation.halt("drain", [], lambda activation=activation: left.discard(activation))  # type: ignore[misc]
-            else:
-                left.discard(activation)
+            # Others are about to be paused or ended, or undo something, and then leave memory by themselves.
         for timeout_s in (self._limits.drain_s, 1.0):
             with anyio.move_on_after(timeout_s):
-                while left and host.committer.stopped is None:  # noqa: ASYNC110  (two rooms end it, neither knows who waits)
+                while left and host.committer.stopped is None:  # noqa: ASYNC110  (many rooms end it, none knows who waits)
                     await anyio.sleep(0.005)
+                    left &= set(host.resident.values())
             if left:
                 for call in working:
                     call.drain()
-        running = [activation for activation in host.resident.values() if activation.status == "running"]
-        released: list[Write] = [activation.state("waiting", wake_at=0.0) for activation in running]
+        released: list[Write] = []
+        for activation in host.resident.values():
+            if activation.status == "running":
+                released.append(activation.state("waiting", wake_at=0.0))
+            elif activation.status == "undoing":
+                released.append(host.ending.released(activation))
         if released and host.committer.stopped is None:
             host.committer.submit(Commit(tuple(released)), lambda _: None)
         await host.committer.drain(within_s=self._limits.drain_s)

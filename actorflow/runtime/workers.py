@@ -115,6 +115,9 @@ class Workers:
     _blocked: dict[Job, anyio.CancelScope] = field(factory=dict[Job, anyio.CancelScope], init=False)
     _running: bool = field(default=False, init=False)  #: a worker is on its way through the queue
 
+    def __attrs_post_init__(self) -> None:
+        self.loop.undisturbed(Workers._work)
+
     def perform(self, job: Job) -> None:
         """Begin it soon."""
         self._ready.append(job)

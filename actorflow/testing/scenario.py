@@ -210,7 +210,7 @@ async def _persistent(scenario: Scenario, runtime: Runtime, world: World) -> Any
         except StoreUnavailable:
             await anyio.sleep(0.1)
         except RunPaused as paused:
-            if paused.reason != "operator":
+            if paused.report is None or "operator" not in paused.report.what:
                 raise
             await anyio.sleep(2.0)
             with suppress(RunEnded, StoreUnavailable):
