@@ -42,8 +42,10 @@ class Ending:
     """Ends runs of one host."""
 
     host: Host
-    _undoing: dict[Activation, _Undoing] = field(factory=dict, init=False)  #: the undos that run now
-    _pausing: set[Activation] = field(factory=set, init=False)  #: an operator wants them to stop between their undos
+    _undoing: dict[Activation, _Undoing] = field(factory=dict["Activation", "_Undoing"], init=False)  #: the undos that run now
+    _pausing: set[Activation] = field(
+        factory=set["Activation"], init=False
+    )  #: an operator wants them to stop between their undos
 
     # --- ways to end ----------------------------------------------------------------------------------------------------
 

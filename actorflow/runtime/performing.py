@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -61,9 +62,9 @@ async def _perform_in_process(step: Step, arguments: dict[str, Any]) -> Any:
     encoded = step.coder.encode(arguments, step.of_argument)
     info = current.get()
     known = evolve(info, beat=None) if isinstance(info, StepInfo) else None
-    call = (_in_process, os.getpid(), step.ref, encoded, known)
+    call = partial(_in_process, os.getpid(), step.ref, encoded, known)
     try:
-        ok, payload = await anyio.to_process.run_sync(*call, cancellable=True, limiter=anyio.CapacityLimiter(math.inf))
+        ok, payload = await anyio.to_process.run_sync(call, cancellable=True, limiter=anyio.CapacityLimiter(math.inf))
     except anyio.BrokenWorkerProcess as error:
         raise WorkerDied(step.name) from error
     if not ok:
@@ -81,6 +82,12 @@ class _Call:
     lock: threading.Lock = field(factory=threading.Lock)
     running: bool = False
     abandoned: bool = False
+
+    def ends_abandoned(self) -> bool:
+        """It has ended: True if nobody waited for it any more."""
+        with self.lock:
+            self.running = False
+            return self.abandoned
 
 
 @define(eq=False)
@@ -116,7 +123,9 @@ class Threads:
     async def _run(self, function: Callable[[], T]) -> T:
         call = _Call()
         try:
-            return await anyio.to_thread.run_sync(self._in_thread, call, function, abandon_on_cancel=True, limiter=self._unlimited)
+            return await anyio.to_thread.run_sync(
+                self._in_thread, call, function, abandon_on_cancel=True, limiter=self._unlimited
+            )
         except anyio.get_cancelled_exc_class():
             with call.lock:
                 call.abandoned = True
@@ -131,10 +140,8 @@ class Threads:
         try:
             return function()
         finally:
-            with call.lock:
-                call.running = False
-                if call.abandoned:
-                    self.loop.post(self._ended)
+            if call.ends_abandoned():
+                self.loop.post(self._ended)
 
     def _ended(self) -> None:
         self.abandoned -= 1
