@@ -287,4 +287,3 @@ def _inherited(events: Sequence[Event], cut: Event | None, run: int, *, compare:
             input_ = (entry.input or b"").partition(b" ")[0] or None if taken else entry.input if compare else NOT_COMPARED
             kept.append(entry._replace(run=run, ref=entry.ref if taken else None, input=input_))
     return kept
-

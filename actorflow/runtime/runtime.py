@@ -173,7 +173,7 @@ class Runtime(Front):
             # Others are about to be paused or ended, or undo something, and then leave memory by themselves.
         for timeout_s in (self._limits.drain_s, 1.0):
             with anyio.move_on_after(timeout_s):
-                while left and host.committer.stopped is None:  # noqa: ASYNC110  (many rooms end it, none knows who waits)
+                while left and host.committer.stopped is None:
                     await anyio.sleep(0.005)
                     left &= set(host.resident.values())
             if left:
