@@ -78,6 +78,8 @@ class TooLarge(Refused, ValueError):
 class Undecodable(ActorflowError):
     """A stored value that today's classes cannot read."""
 
+    call: str = ""  #: whose record it is, as "branch:name#n", if it is one's
+
     def __init__(self, what: str, why: str) -> None:
         self.what = what
         super().__init__(f"{what} cannot be read with today's classes: {why}")

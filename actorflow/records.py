@@ -180,10 +180,15 @@ class SetEnd(NamedTuple):
     ended_at: float | None = None
 
 
+URGENT = -1.0
+"""The moment of a `Wake` that reaches a paused run, too: it is cancelled from elsewhere, and no crash may keep that from it."""
+
+
 class Wake(NamedTuple):
     """Somebody wrote to a run that may not be in memory: it wants attention at *at*, if it waits and nothing is earlier.
 
-    Only a run whose status is "waiting" is touched: `wake_at = min(wake_at, at)`, with no wake_at counting as later.
+    Only a run whose status is "waiting" is touched (or "paused", if *at* is `URGENT`): `wake_at = min(wake_at, at)`, with no
+    wake_at counting as later.
     """
 
     run: int

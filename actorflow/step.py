@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_args, get_type_hints, overload
 
-import attrs
 from attrs import define
 
 from actorflow.attempt import Mark, StepInfo, current
@@ -223,6 +222,11 @@ def find_step(ref: str) -> Step | None:
     return _declared[ref]
 
 
+def steps_called(name: str) -> list[Step]:
+    """The declared steps that record under that name: more than one, if modules have functions of the same name."""
+    return [declared for declared in _declared.values() if name in (declared.name, *declared.was)]
+
+
 def plain(fn: Callable[P, Coroutine[object, None, T]]) -> Callable[P, Any]:
     """The function behind a step: calling it records nothing, retries nothing and undoes nothing."""
     found = declaration(fn)
@@ -393,8 +397,3 @@ def _wrap(declared: Step) -> Callable[..., Coroutine[object, None, Any]]:
 
     wrapper.__actorflow_step__ = declared  # type: ignore[attr-defined]
     return wrapper
-
-
-def evolve(declared: Step, **changes: Any) -> Step:
-    """The same declaration with changes; used for undos."""
-    return attrs.evolve(declared, **changes)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, field, frozen
 
-from actorflow.errors import Control
+from actorflow.errors import Control, Undecodable
 from actorflow.records import Entry, Identity
 
 if TYPE_CHECKING:
@@ -137,6 +137,18 @@ class Asked:
 
     def __str__(self) -> str:
         return str(self.identity)
+
+    def answer(self, entry: Entry) -> tuple[Any, Exception | None]:
+        """The value or the error that the code gets.
+
+        Raises:
+            Undecodable: Today's classes cannot read the entry; it says of which call that is.
+        """
+        try:
+            return self.request.answer(entry)
+        except Undecodable as error:
+            error.call = str(entry.identity)
+            raise
 
 
 @frozen

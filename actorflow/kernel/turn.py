@@ -217,7 +217,7 @@ class Turn:
             if asked is not None:
                 self._waiting[entry.branch] = asked
             raise self._nobody_asks(entry)
-        value, error = asked.request.answer(entry)
+        value, error = asked.answer(entry)
         if error is not None and not isinstance(asked.request, Closing):  # A gather hands on what came from elsewhere.
             self._errors = (*self._errors[-63:], (error, entry))
         self._runnable.append((self._branches[entry.branch], value, error))

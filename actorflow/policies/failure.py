@@ -96,7 +96,7 @@ REMEDIES: dict[str, str] = {
     "ask": "Find out whether the effect happened, then `decide`: it landed (with its value), run it again, or give it up.",
     "diverged": "Put the change behind `self.patched(...)`, name the old step in `was=`, or deploy the old code; then `resume`.",
     "unregistered": "Add the class to `Runtime(actors=[...])`, or give a renamed class its old `kind=`; then `resume`.",
-    "undecodable": "Deploy classes that can read what is stored, then `resume`.",
+    "undecodable": "Deploy classes that can read what is stored, then `resume`. Or, if a call is named: `retry`, or `skip` it.",
     "budget": "Look at the items set aside; `resume` gives a new budget.",
     "undo": "An undo failed for good: mend its cause and `retry`, or `skip` it; both are recorded.",
 }

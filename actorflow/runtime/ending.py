@@ -21,7 +21,7 @@ from actorflow.policies import retry, saga
 from actorflow.policies.failure import FailureReport
 from actorflow.policies.retry import RetryAfter
 from actorflow.policies.saga import Undo
-from actorflow.records import Bury, Commit, Entry, Envelope, Event, Identity, Run, RunStatus, SetEnd, Wake, Write
+from actorflow.records import URGENT, Bury, Commit, Entry, Envelope, Event, Identity, Run, RunStatus, SetEnd, Wake, Write
 from actorflow.runtime import reports
 from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.calls import REPEAT_S
@@ -234,7 +234,7 @@ class Ending:
         writes: list[Write] = []
         for child in activation.children.values():
             writes.append(self.host.envelope(child, "~cancel", b"its parent ended", sender=str(activation)))
-            writes.append(Wake(child, 0.0))
+            writes.append(Wake(child, URGENT))
         activation.children.clear()
         return writes
 

@@ -113,12 +113,26 @@ class Threads:
             function: What to call.
             begun: Called when there is a thread for it.
         """
-        async with self._limiter:
+        await self._take(function)
+        try:
+            begun()
+            return await self._run(function)
+        finally:
+            self._limiter.release_on_behalf_of(function)
+
+    async def _take(self, borrower: object) -> None:
+        """Stand in line for a thread; at once, if there is one."""
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(borrower)
+        except anyio.WouldBlock:
+            await self._limiter.acquire_on_behalf_of(borrower)
+        try:
             while self.abandoned >= self.limits.abandoned_threads_max:
                 self._fewer = self._fewer or Signal(self.loop)
                 await self._fewer.wait()
-            begun()
-            return await self._run(function)
+        except BaseException:
+            self._limiter.release_on_behalf_of(borrower)
+            raise
 
     async def _run(self, function: Callable[[], T]) -> T:
         call = _Call()

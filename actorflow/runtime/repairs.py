@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from actorflow.errors import GaveUp, InvalidState, KeyTaken, RunCancelled, RunEnded
+from actorflow.errors import GaveUp, InvalidState, KeyTaken, RunCancelled, RunEnded, Undecodable
 from actorflow.failures import encode_failure
 from actorflow.kernel.branches import follows, lines
 from actorflow.kernel.journal import DELIVERED, NOT_COMPARED, SPOT
@@ -35,6 +35,7 @@ from actorflow.records import (
     Write,
 )
 from actorflow.runtime import reports
+from actorflow.step import steps_called
 
 if TYPE_CHECKING:
     from actorflow.runtime.operators import Operators
@@ -173,6 +174,7 @@ async def skip(operators: Operators, run: Run, value: bytes) -> None:
         failed = _named(events, report)
         if failed is None:
             raise InvalidState("skip", run.address, f"paused ({run.reason}) without a failed call", "Use `resume` or `retry`.")
+        _check_value(failed.entry, value)
         aside = _after(events, await _past(operators, run), failed)
         writes = [SetAsideEntries(run.id, aside), _state(operators, run, "waiting")]
         writes.append(failed.entry._replace(status="ok", outcome=value, at=operators.host.clock.wall()))
@@ -197,12 +199,32 @@ async def decide(operators: Operators, run: Run, call: str, decision: Decision) 
         case "run_again":
             writes.append(SetAsideEntries(run.id, (intent.seq,)))
         case "landed":
+            _check_value(intent.entry, decision.value or b"null")
             writes.append(_decided(operators, intent.entry, "ok", decision.value or b"null"))
         case "give_up":
             writes.append(_decided(operators, intent.entry, "interrupted", encode_failure(GaveUp(call))))
     writes.append(SetEnd(run=run.id, report=b""))
     await operators.write(writes)
     _go_on(operators, run)
+
+
+def _check_value(call: Entry, value: bytes) -> None:
+    """See that a value can be the outcome of that call, as far as this process knows the step.
+
+    Raises:
+        Undecodable: It cannot.
+    """
+    declared = steps_called(call.name) if call.kind in ("step", "intent") else []
+    unreadable: Undecodable | None = None
+    for step in declared:
+        try:
+            step.outcome.decode(value, f"a value in place of the outcome of step {step.name}")
+        except Undecodable as error:
+            unreadable = error
+        else:
+            return
+    if unreadable is not None:
+        raise unreadable
 
 
 def _decided(operators: Operators, intent: Entry, status: EntryStatus, outcome: bytes) -> Entry:

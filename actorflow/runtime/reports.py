@@ -6,7 +6,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from actorflow.codec import coder
-from actorflow.errors import ForeignAwait
+from actorflow.errors import ForeignAwait, Undecodable
 from actorflow.policies.failure import REMEDIES, FailureReport, classify, pause_reason
 from actorflow.records import Entry, Identity, PauseReason
 
@@ -30,7 +30,13 @@ def decode(payload: bytes | None) -> FailureReport | None:
 def broken(activation: Activation, error: BaseException) -> FailureReport:
     """The code and its journal do not fit, or it broke a rule."""
     reason = pause_reason(error)
-    where = error.where if isinstance(error, ForeignAwait) else _line(error)
+    match error:
+        case ForeignAwait():
+            where = error.where
+        case Undecodable(call=call) if call:
+            where = call
+        case _:
+            where = _line(error)
     return FailureReport(
         failure="data" if reason in ("failure", "undecodable") else "bug",
         reason=reason,

@@ -105,6 +105,7 @@ class Runtime(Front):
             await outer.__aexit__(None, None, None)
             raise
         for serve in (host.committer.run, host.timers.run, host.deadlines.run, host.loading.run):
+            host.loop.undisturbed(serve)
             group.start_soon(serve)
         return self
 
@@ -190,6 +191,8 @@ class Runtime(Front):
         await host.committer.drain(within_s=self._limits.drain_s)
         for activation in list(host.resident.values()):
             host.remove(activation)
+        if host.threads.abandoned:
+            log.warning("%d threads of abandoned steps still run; the process may end only when they do", host.threads.abandoned)
         for waiters in (*host.results.values(), *host.replies.values()):
             for waiter in waiters:
                 waiter.status = "stopped"

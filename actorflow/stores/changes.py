@@ -15,6 +15,7 @@ from zlib import crc32
 from attrs import define, field, fields
 
 from actorflow.records import (
+    URGENT,
     Bury,
     Commit,
     Consume,
@@ -114,7 +115,7 @@ class Changes:
         state = self.states.get(run)
         if state is None:
             self.wakes[run] = min(at, self.wakes.get(run, at))
-        elif state[1] == "waiting" and (state[3] is None or at < state[3]):
+        elif (state[1] == "waiting" or (state[1] == "paused" and at == URGENT)) and (state[3] is None or at < state[3]):
             self.states[run] = (*state[:3], at, *state[4:])
 
     def set_view(self, write: SetView) -> None:

@@ -20,6 +20,7 @@ from actorflow.errors import FenceLost, StoreStopped
 from actorflow.records import (
     ENDED,
     LOG_ONLY,
+    URGENT,
     Address,
     Bury,
     Commit,
@@ -271,7 +272,7 @@ def _apply(data: _Memory, write: Write) -> None:
             _change(data, write.run, **{name: value for name, value in given.items() if value is not None})
         case Wake(run=number, at=at):
             run = data.runs.get(number)
-            if run is not None and run.status == "waiting":
+            if run is not None and (run.status == "waiting" or (run.status == "paused" and at == URGENT)):
                 _change(data, number, wake_at=at if run.wake_at is None else min(run.wake_at, at))
         case Consume():
             _consume(data, write)

@@ -58,10 +58,10 @@ update run set status = new.status, reason = new.reason, wake_at = new.wake_at, 
 from new where run.id = new.run
 
 -- name: wake
--- Waiting runs want attention at a moment, if not earlier.
+-- Waiting runs want attention at a moment, if not earlier; at -1 (URGENT) paused ones, too.
 with new (run, at) as (values (?, ?))
 update run set wake_at = min(coalesce(run.wake_at, new.at), new.at)
-from new where run.id = new.run and run.status = 'waiting'
+from new where run.id = new.run and (run.status = 'waiting' or (run.status = 'paused' and new.at = -1))
 
 -- name: set_view
 -- The fields to look at.

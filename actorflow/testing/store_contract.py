@@ -20,6 +20,7 @@ from attrs import evolve
 
 from actorflow.errors import FenceLost, StoreStopped
 from actorflow.records import (
+    URGENT,
     Address,
     Bury,
     Chain,
@@ -204,6 +205,13 @@ class StoreContract:
 
         assert [(await held.loaded(run)).run.wake_at for run in (1, 2, 3, 4)] == [3.0, 3.0, None, 1.0]
         assert await held.store.due(after=(-1.0, 0), limit=2) == [(1.0, 4), (3.0, 1)]
+
+    async def test_an_urgent_wake_touches_paused_runs_too(self, held: Held) -> None:
+        await held.commit([a_run(1), a_run(2, status="paused"), a_run(3), a_run(4, status="completed")])
+
+        await held.commit([Wake(run, URGENT) for run in (1, 2, 4)], [waiting(3, status="paused"), Wake(3, URGENT)])
+
+        assert [(await held.loaded(run)).run.wake_at for run in (1, 2, 3, 4)] == [URGENT, URGENT, URGENT, None]
 
     async def test_a_later_state_overwrites_a_wake_and_a_later_wake_adds_to_a_state(self, held: Held) -> None:
         await held.commit([a_run(1), a_run(2), a_run(3)])

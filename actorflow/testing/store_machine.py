@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from actorflow.errors import FenceLost
 from actorflow.records import (
+    URGENT,
     Address,
     Bury,
     Chain,
@@ -111,7 +112,7 @@ _others = st.one_of(
     st.builds(SetView, _runs, _payloads),
     st.builds(SetRound, _runs, st.integers(0, 1), _payloads),
     st.builds(SetEnd, run=_runs, outcome=_maybe, report=_maybe, ended_at=_moments),
-    st.builds(Wake, _runs, st.sampled_from([0.0, 1.0, 2.0])),
+    st.builds(Wake, _runs, st.sampled_from([URGENT, 0.0, 1.0, 2.0])),
     st.builds(Consume, st.integers(1, 12), _maybe),
     st.builds(Bury, _runs),
     st.builds(SetCursor, _runs, st.integers(0, 1), _branches, st.integers(0, 1), _maybe),
