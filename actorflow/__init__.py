@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from actorflow.acting import Terminated as Terminated
 from actorflow.actor import Actor as Actor
 from actorflow.actor import query as query
 from actorflow.actor import volatile as volatile
@@ -17,6 +18,8 @@ from actorflow.checkpoint import checkpoint as checkpoint
 from actorflow.clock import Duration as Duration
 from actorflow.errors import Abort as Abort
 from actorflow.errors import ActorflowError as ActorflowError
+from actorflow.errors import ActorPaused as ActorPaused
+from actorflow.errors import AskExpired as AskExpired
 from actorflow.errors import AskTimeout as AskTimeout
 from actorflow.errors import BadDefinition as BadDefinition
 from actorflow.errors import BadDuration as BadDuration
@@ -29,6 +32,8 @@ from actorflow.errors import FateUnknown as FateUnknown
 from actorflow.errors import FenceLost as FenceLost
 from actorflow.errors import ForeignAwait as ForeignAwait
 from actorflow.errors import GaveUp as GaveUp
+from actorflow.errors import HandlerFailed as HandlerFailed
+from actorflow.errors import HandlerTimeout as HandlerTimeout
 from actorflow.errors import InvalidState as InvalidState
 from actorflow.errors import KeyTaken as KeyTaken
 from actorflow.errors import MailboxFull as MailboxFull
@@ -56,6 +61,7 @@ from actorflow.errors import UnknownKind as UnknownKind
 from actorflow.errors import UnknownMessage as UnknownMessage
 from actorflow.errors import UnknownRun as UnknownRun
 from actorflow.errors import WorkerDied as WorkerDied
+from actorflow.handler import handler as handler
 from actorflow.message import Message as Message
 from actorflow.policies.cursor import Progress as Progress
 from actorflow.policies.cursor import SetAside as SetAside

@@ -10,21 +10,27 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, cast, dataclass_transform, final, get_type_hints, overload
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, cast, dataclass_transform, final, get_args, get_type_hints, overload
 
 import attrs
-from attrs import define
+from attrs import define, field
 
+from actorflow.acting import Acting
 from actorflow.address import Address
 from actorflow.clock import Duration, seconds
 from actorflow.codec import Coder, RecordCoder, coder
 from actorflow.codec.forms import bindings, substitute
 from actorflow.errors import BadDefinition, OutsideTurn
+from actorflow.handler import Handler, handlers_of, has_handlers
 from actorflow.kernel.branches import here
+from actorflow.message import Message
 from actorflow.step import Step, declaration
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+Overflow = Literal["reject", "wait", "drop_oldest", "drop_new"]
+"""What becomes of a message to a full mailbox: the sender gets `MailboxFull`, or waits; or the oldest, or it, is dropped."""
 
 _KEY = "~key"  #: where an instance keeps its own key: no field can be called that
 _KIND = "~kind"  #: where a class keeps what the runtime knows of it
@@ -66,6 +72,19 @@ class Kind:
     fails: tuple[type[Exception], ...]
     mailbox_max: int | None
     passivate_after_s: float | None
+    handlers: dict[type[Message[Any]], Handler] | None = None  #: None: a workflow, which reads its mailbox itself
+    overflow: Overflow = "reject"
+    retention_s: float | None = None  #: how long the answers of keyed messages are kept; None is for ever
+    starts: bool = False  #: it has an `on_start` of its own
+    stops: bool = False  #: it has an `on_stop` of its own
+    _dispatch: dict[type[Any], Handler | None] = field(factory=dict[type[Any], "Handler | None"])
+
+    def handler_of(self, message: type[Any]) -> Handler | None:
+        """Who handles messages of that type: the handler of the nearest of its classes."""
+        if message not in self._dispatch:
+            named = (self.handlers or {}).get
+            self._dispatch[message] = next((found for of in message.__mro__ if (found := named(of)) is not None), None)
+        return self._dispatch[message]
 
     def encode(self, instance: Any) -> bytes:
         """The stored fields of an instance."""
@@ -94,6 +113,14 @@ class Kind:
         return instance
 
 
+def blank_kind(name: str) -> Kind:
+    """What stands for a class that is not registered: its runs can only be ended."""
+    return Kind(
+        cls=object, name=name, coder=RecordCoder({}), fields=(), attributes=frozenset(), returns=object, outcome=coder(object),
+        queries={}, fails=(), mailbox_max=None, passivate_after_s=None,
+    )  # fmt: skip
+
+
 @define(eq=False)
 class Fields:
     """The stored fields of one live instance, as the driver sees them."""
@@ -119,8 +146,13 @@ class Fields:
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(attrs.field, volatile))
-class Actor:
-    """Base of all actors. Fields are the state; annotate them, they are stored."""
+class Actor(Acting):
+    """Base of all actors. Fields are the state; annotate them, they are stored.
+
+    Class keywords: `kind=` (the stored name, instead of the class's), `mailbox=` (how many messages may wait), `overflow=`
+    (what becomes of one more), `passivate_after=`, `retention=` (how long the answers of keyed messages are kept; for ever
+    if not given), `fails=` (exceptions that are business failures, as `Abort` is), `kw_only=`.
+    """
 
     __kind__: ClassVar[str]
     __options__: ClassVar[dict[str, Any]]
@@ -132,7 +164,9 @@ class Actor:
         kind: str | None = None,
         fails: tuple[type[Exception], ...] = (),
         mailbox: int | None = None,
+        overflow: Overflow = "reject",
         passivate_after: Duration | None = None,
+        retention: Duration | None = None,
     ) -> None:
         super().__init_subclass__()
         if "__attrs_attrs__" in vars(cls):
@@ -141,9 +175,12 @@ class Actor:
         cls.__options__ = {
             "fails": tuple(fails) or getattr(cls, "__options__", {}).get("fails", ()),
             "mailbox": mailbox,
+            "overflow": overflow,
+            "retention": None if retention is None else seconds(retention),
             "passivate_after": None if passivate_after is None else seconds(passivate_after),
             "localns": _local_names(cls),
         }
+        _check_options(cls, mailbox, overflow)
         if "/" in cls.__kind__ or not cls.__kind__.isprintable() or not 0 < len(cls.__kind__.encode()) <= 256:
             raise BadDefinition(f'{cls.__qualname__}: a kind is 1 to 256 printable bytes without "/", not {cls.__kind__!r}.')
         _check_class(cls)
@@ -154,6 +191,12 @@ class Actor:
                 f"{cls.__qualname__} cannot be an actor: {error}. Annotate every field (`total: int = field(...)`), and put "
                 f"fields with defaults last or make the class `kw_only=True`."
             ) from error
+
+    async def on_start(self) -> None:
+        """A turn of every activation, before the first message; also after a restart."""
+
+    async def on_stop(self) -> None:
+        """A turn at orderly leaving: no promise that it comes. What it waits for is not waited for."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         turn = here.turn
@@ -191,6 +234,13 @@ class Actor:
         return cast("Kind", kind)
 
 
+def _check_options(cls: type, mailbox: int | None, overflow: str) -> None:
+    if mailbox is not None and mailbox < 1:
+        raise BadDefinition(f"{cls.__qualname__}: mailbox={mailbox} holds nothing; it is at least 1.")
+    if overflow not in get_args(Overflow):
+        raise BadDefinition(f"{cls.__qualname__}: overflow is one of {', '.join(get_args(Overflow))}, not {overflow!r}.")
+
+
 def _local_names(cls: type) -> dict[str, Any] | None:
     if "<locals>" not in cls.__qualname__:
         return None
@@ -212,6 +262,11 @@ def _check_class(cls: type) -> None:
             raise BadDefinition(
                 f"{cls.__qualname__}.{name}: a method cannot be a @step (it would be given `self`). Use @checkpoint."
             )
+    if "run" in {name for base in cls.__mro__ for name in vars(base)} and (handlers := has_handlers(cls)):
+        raise BadDefinition(
+            f"{cls.__qualname__} is a workflow and has @handler {', '.join(handlers)}. A workflow reads its mailbox itself: "
+            f"`await self.receive(...)`. Derive it from `Actor`, and it has handlers instead of `run`."
+        )
     reserved = reserved_names(cls)
     taken = (set(vars(cls)) | set(vars(cls).get("__annotations__", {}))) & reserved
     if taken:
@@ -272,6 +327,11 @@ def _kind_info(cls: type[Any]) -> Kind:
         fails=cls.__options__["fails"],
         mailbox_max=cls.__options__["mailbox"],
         passivate_after_s=cls.__options__["passivate_after"],
+        handlers=None if hasattr(cls, "run") else handlers_of(cls, localns),
+        overflow=cls.__options__["overflow"],
+        retention_s=cls.__options__["retention"],
+        starts=cls.on_start is not Actor.on_start,
+        stops=cls.on_stop is not Actor.on_stop,
     )
 
 

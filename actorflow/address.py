@@ -14,7 +14,8 @@ from actorflow.attempt import StepInfo, current
 from actorflow.clock import Duration, seconds
 from actorflow.codec import coder
 from actorflow.errors import BadDefinition, OutsideTurn, StepInsideStep
-from actorflow.kernel.branches import driven
+from actorflow.kernel.branches import driven, here
+from actorflow.kernel.outbox import Post
 from actorflow.message import Message, encode_message, reply_type
 from actorflow.operations import Decision, HistoryEntry, Operations, RunInfo
 from actorflow.policies.limits import checked_key
@@ -105,7 +106,11 @@ class Address(Generic[A_co]):
         if key is not None:
             checked_key(key)
         if driven():
-            await Tell(self._at, type_, body, key, after_s)
+            box = here.turn.outbox if here.turn is not None else None
+            if box is not None:  # An actor's turn: it leaves when that is over.
+                box.add(Post(self._at, type_, body, key, after_s))
+            else:
+                await Tell(self._at, type_, body, key, after_s)
         else:
             await self._outside("tell").tell(self._at, type=type_, body=body, key=key, after_s=after_s)
 
@@ -124,6 +129,35 @@ class Address(Generic[A_co]):
             checked_key(key)
         answer = await self._outside("ask").ask(self._at, type=type_, body=body, key=key or _fresh_key(), within_s=within_s)
         return cast("T", coder(returns).decode(answer, f"reply of {self}"))
+
+    async def query(self, q: Callable[Concatenate[A_co, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Ask a `@query`; it reads the last durable view, also of a run that sleeps, is paused or has ended."""
+        question = self._actor.__kind_info__().queries.get(q.__name__)
+        if question is None:
+            raise BadDefinition(f"{getattr(q, '__qualname__', q)} is no @query of {self._actor.__qualname__}.")
+        arguments = question.coder.encode(question.bind((None, *args), kwargs), f"argument of query {q.__name__}")
+        payload = await self._outside("query").query(self._at, name=q.__name__, arguments=arguments)
+        return cast("T", question.outcome.decode(payload, f"answer of query {q.__name__}"))
+
+    async def status(self) -> RunInfo:
+        """What there is to say of it: where it stands, what it waits for, and the report if it is paused."""
+        return await self._outside("status").status(self._at)
+
+    async def pause(self) -> None:
+        """Nothing new starts; running steps finish and are recorded. Messages are still accepted."""
+        await self._outside("pause").pause(self._at)
+
+    async def resume(self) -> None:
+        """Go on from what is durable, with a new budget. No effect on one that is not paused."""
+        await self._outside("resume").resume(self._at)
+
+    async def history(self, *, after: int = 0, limit: int = 1_000) -> tuple[HistoryEntry, ...]:
+        """What happened to it, in order; *after* is the `seq` of the last one seen."""
+        return await self._outside("history").history(self._at, after=after, limit=limit)
+
+    async def why(self) -> str:
+        """One sentence: what it waits for and what comes next."""
+        return await self._outside("why").why(self._at)
 
 
 def _fresh_key() -> str:
@@ -152,30 +186,9 @@ class Run(Address[W_co]):
         payload = await self._outside("result").result(self._at, wait_paused=wait_paused)
         return cast("T", coder(returns).decode(payload, f"result of {self}"))
 
-    async def query(self, q: Callable[Concatenate[W_co, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Ask a `@query`; it reads the last durable view, also of a run that sleeps, is paused or has ended."""
-        question = self._actor.__kind_info__().queries.get(q.__name__)
-        if question is None:
-            raise BadDefinition(f"{getattr(q, '__qualname__', q)} is no @query of {self._actor.__qualname__}.")
-        arguments = question.coder.encode(question.bind((None, *args), kwargs), f"argument of query {q.__name__}")
-        payload = await self._outside("query").query(self._at, name=q.__name__, arguments=arguments)
-        return cast("T", question.outcome.decode(payload, f"answer of query {q.__name__}"))
-
-    async def status(self) -> RunInfo:
-        """What there is to say of it, progress of its loops included."""
-        return await self._outside("status").status(self._at)
-
     async def cancel(self, why: str = "cancelled by an operator") -> bool:
         """Cancel it: no new step starts, running ones are cancelled, what was done is undone. False if it had ended."""
         return await self._outside("cancel").cancel(self._at, why=why)
-
-    async def pause(self) -> None:
-        """Nothing new starts; running steps finish and are recorded. Messages are still accepted."""
-        await self._outside("pause").pause(self._at)
-
-    async def resume(self) -> None:
-        """Go on from the journal, with a new budget. No effect on a run that is not paused."""
-        await self._outside("resume").resume(self._at)
 
     async def retry(self) -> None:
         """Perform the failed call that its report names once more, and go on from there."""
@@ -208,14 +221,6 @@ class Run(Address[W_co]):
         fields = None if input is None else self._actor.__kind_info__().encode(input)
         await self._outside("fork").fork(self._at, key=checked_key(key), at=at, input=fields, keep=keep)
         return Run(self._actor, key, self._operations)
-
-    async def history(self, *, after: int = 0, limit: int = 1_000) -> tuple[HistoryEntry, ...]:
-        """What happened to it, in order; *after* is the `seq` of the last one seen."""
-        return await self._outside("history").history(self._at, after=after, limit=limit)
-
-    async def why(self) -> str:
-        """One sentence: what it waits for and what comes next."""
-        return await self._outside("why").why(self._at)
 
     async def prune(self) -> None:
         """Delete it, once it has ended. Its key stays used."""

@@ -280,6 +280,35 @@ class CallCycle(ActorflowError):
         super().__init__(f"this ask would close a cycle: {' -> '.join(path)}. Use `tell`, or answer before asking.")
 
 
+class AskExpired(ActorflowError, TimeoutError):
+    """The ask waited in the mailbox until its time was over: it was not handled, and will not be."""
+
+    def __init__(self, address: object) -> None:
+        self.address: str = str(address)
+        super().__init__(f"{address} did not come to this ask in time; it was not handled. Ask again, with more time.")
+
+
+class HandlerFailed(ActorflowError):
+    """The actor could not handle the message: all tries failed, and it is a dead letter now."""
+
+    def __init__(self, address: object, message: str, why: str) -> None:
+        self.address: str = str(address)
+        self.message: str = message
+        self.why: str = why
+        super().__init__(
+            f"{address} could not handle {message}: {why}. It is a dead letter; send it again when the cause is mended."
+        )
+
+
+class HandlerTimeout(ActorflowError, TimeoutError):
+    """A handler took longer than its timeout, its steps and asks included."""
+
+    def __init__(self, handler: str, timeout_s: float) -> None:
+        self.handler: str = handler
+        self.timeout_s: float = timeout_s
+        super().__init__(f"handler {handler} took longer than {timeout_s:g} s. Make it shorter, or raise its `timeout=`.")
+
+
 # --- failures of steps -----------------------------------------------------------------------------------------------
 
 

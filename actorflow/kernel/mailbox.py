@@ -18,6 +18,7 @@ class Mailbox:
         self._waiting: dict[int, Envelope] = {envelope.id: envelope for envelope in sorted(envelopes)}
         self._loaded = frozenset(self._waiting)
         self.reserved = 0  #: places of messages on their way into the store
+        self.freed: list[Callable[[], object]] = []  #: who is told, once, when a place becomes free
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -40,6 +41,14 @@ class Mailbox:
     def remove(self, envelope: Envelope) -> None:
         """A message was taken."""
         self._waiting.pop(envelope.id, None)
+        if self.freed:
+            self.free()
+
+    def free(self) -> None:
+        """Tell who waits for a place to look again."""
+        freed, self.freed = self.freed, []
+        for tell in freed:
+            tell()
 
     def oldest(self, wanted: Callable[[Envelope], bool], *, now: float) -> Envelope | None:
         """The oldest message that may be seen at *now* and is wanted."""

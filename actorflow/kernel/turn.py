@@ -19,6 +19,7 @@ from actorflow.errors import AgainMisplaced, Control, Divergence, FieldWriteInBr
 from actorflow.kernel.branches import Branch, Group, Scope, here, leave
 from actorflow.kernel.foreign import foreign_error, waiting_line
 from actorflow.kernel.journal import NOT_COMPARED, SPOT, Journal
+from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import (
     Again,
     AgainRaised,
@@ -52,6 +53,7 @@ class Turn:
         instance: object = None,
         now: Callable[[], float] = lambda: 0.0,
         seed: str = "",
+        outbox: Outbox | None = None,
     ) -> None:
         """Nothing is driven yet.
 
@@ -63,6 +65,7 @@ class Turn:
             instance: Whose fields they are: its writes are checked.
             now: The wall clock.
             seed: What `random()` and `uuid()` derive from; another one each round.
+            outbox: Where an actor's turn puts what it sends; None in a run, which records each of its sends.
         """
         self.journal: Journal = Journal(events)
         trunk = Branch("", code, context, trunk=True)
@@ -71,6 +74,7 @@ class Turn:
         self.seed: str = seed
         self.state: State | None = state
         self.instance: object = instance
+        self.outbox: Outbox | None = outbox
         self._left = len(self.journal.order)
         self._branches = {"": trunk}
         self._current = trunk  #: the branch that runs, or ran last

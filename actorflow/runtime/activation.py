@@ -16,7 +16,7 @@ from actorflow.actor import Fields, Kind
 from actorflow.errors import ActorflowError, StoreError
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.mailbox import Mailbox
-from actorflow.kernel.requests import Asked, Note, Stretch
+from actorflow.kernel.requests import Again, Asked, Broken, Finished, Note, Stretch
 from actorflow.kernel.turn import Turn
 from actorflow.policies.failure import FailureReport, pause_reason
 from actorflow.records import (
@@ -130,6 +130,7 @@ class Activation:
         for call in (*self.calls.values(), *self.halted):
             call.kill()
         self.calls.clear()
+        self.mailbox.free()
         if self.proven is not None:
             self.proven.set()
         if self.deadline is not None:
@@ -177,7 +178,7 @@ class Activation:
             if stretch.notes:
                 writes.extend(self._noted(stretch.notes))
             if stretch.end is not None:
-                finish(self, stretch.end, writes)
+                self.ended(stretch.end, writes)
                 return
             for asked in stretch.asks:
                 if not self.turn.wants(asked):
@@ -196,6 +197,10 @@ class Activation:
             writes.extend(call.opening())
         self.place(writes)
         self.submit(writes, lambda: self._begin(opened))
+
+    def ended(self, end: Finished | Again | Broken, writes: list[Write]) -> None:
+        """The code came to an end; *writes* are what its last stretch recorded, and go with it."""
+        finish(self, end, writes)
 
     def _noted(self, notes: Iterable[Note]) -> Iterable[Write]:
         at = self.host.clock.wall()
@@ -299,6 +304,13 @@ class Activation:
     def _expect(self, envelope: Envelope) -> None:
         if envelope.due_at is not None and envelope.due_at > self.host.clock.wall():
             self.host.timers.at(envelope.due_at, self._due)
+
+    def droppable(self) -> Envelope | None:
+        """The message that a full mailbox may lose."""
+        return next((envelope for envelope in self.mailbox.all() if not envelope.type.startswith("~")), None)
+
+    def last_words(self, writes: list[Write]) -> None:
+        """It leaves memory in an orderly way."""
 
     def _due(self) -> None:
         if self.host.live(self) and self.stopping is None:

@@ -6,13 +6,16 @@ import uuid
 from typing import Any, TypeVar
 
 from actorflow import records
+from actorflow.acting import Publish
 from actorflow.actor import Actor
 from actorflow.address import Address, Run
 from actorflow.clock import Duration, seconds
 from actorflow.errors import BadDefinition
+from actorflow.message import Message, encode_message
 from actorflow.operations import OnConflict, Operations, Page
 from actorflow.policies.limits import checked_key
 from actorflow.records import RunQuery
+from actorflow.topic import Topic
 from actorflow.workflow import Workflow
 
 A = TypeVar("A", bound=Actor)
@@ -58,6 +61,17 @@ class Front:
         """The actor of that class with that key."""
         self._met(actor)
         return Address(actor, key, self.operations)
+
+    async def publish(self, topic: str, message: Message[Any], *, key: str | None = None) -> None:
+        """Tell all actors that listen to that topic; on return it is durable and will reach each of them once.
+
+        Args:
+            topic: Its name.
+            message: What to say.
+            key: Makes the call repeatable.
+        """
+        type_, body = encode_message(message)
+        await Address(Topic, topic, self.operations).tell(Publish(type_, body.decode()), key=key)
 
     def run(self, workflow: type[W], key: str) -> Run[W]:
         """The run of that class with that key; whether there is one is found out by the first verb."""

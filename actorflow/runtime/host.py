@@ -12,10 +12,10 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import evolve
 
-from actorflow.actor import Kind
+from actorflow.actor import Kind, blank_kind
 from actorflow.attempt import Mark, current, idempotency_key
 from actorflow.clock import Chance, Clock
-from actorflow.codec import RecordCoder, check_size, coder
+from actorflow.codec import check_size
 from actorflow.errors import StoreError, Undecodable
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.policies.limits import Limits
@@ -36,6 +36,7 @@ from actorflow.records import (
 )
 from actorflow.runtime import reports
 from actorflow.runtime.activation import Activation
+from actorflow.runtime.cast import Cast
 from actorflow.runtime.ending import Ending
 from actorflow.runtime.loading import Loading
 from actorflow.runtime.loops import Loop, Signal
@@ -85,6 +86,7 @@ class Host:
         self.processes: anyio.CapacityLimiter = anyio.CapacityLimiter(limits.processes_max)
         self.ending: Ending = Ending(self)
         self.loading: Loading = Loading(self)
+        self.cast: Cast = Cast(self)
         self.context: Context = copy_context()
         self.context.run(current.set, Mark())
         self.resident: dict[int, Activation] = {}
@@ -114,7 +116,7 @@ class Host:
 
     def kind_of(self, name: str) -> Kind:
         """The registered class, or a blank one that can only be ended."""
-        return self.kinds.get(name) or _blank(name)
+        return self.kinds.get(name) or blank_kind(name)
 
     def mailbox_max(self, kind: str) -> int:
         registered = self.kinds.get(kind)
@@ -155,10 +157,12 @@ class Host:
         key: str | None = None,
         due_at: float | None = None,
         reply_to: int | None = None,
+        expires_at: float | None = None,
     ) -> Envelope:
         """A message to be accepted."""
         self._message_id += 1
-        return Envelope(self._message_id, run, type_, key, body, sender, self.clock.wall(), due_at, reply_to)
+        at = self.clock.wall()
+        return Envelope(self._message_id, run, type_, key, body, sender, at, due_at, reply_to, "pending", None, expires_at)
 
     def notice(self, type_: str, run: int, of: str, status: str, outcome: bytes | None) -> list[Write]:
         """What the system tells a run."""
@@ -264,6 +268,7 @@ class Host:
         if not activation.idle:
             return
         writes: list[Write] = []
+        activation.last_words(writes)
         activation.place(writes)
         if writes:  # A message that nobody wants yet had set `wake_at`; the row must say when it really goes on.
             activation.submit(writes, lambda: self.passivate(activation))
@@ -318,6 +323,7 @@ class Host:
     def gone(self, activation: Activation) -> None:
         """Its pause is durable."""
         self.remove(activation)
+        self.cast.gone(activation, "paused")
         self._tell(activation.run.id, "paused", b"")
 
     def _tell(self, run: int, status: str, payload: bytes) -> None:
@@ -390,10 +396,3 @@ class Host:
 def ended(run: Run) -> bool:
     """True if nothing more can happen to it."""
     return run.status in ENDED
-
-
-def _blank(name: str) -> Kind:
-    return Kind(
-        cls=object, name=name, coder=RecordCoder({}), fields=(), attributes=frozenset(), returns=object, outcome=coder(object),
-        queries={}, fails=(), mailbox_max=None, passivate_after_s=None,
-    )  # fmt: skip

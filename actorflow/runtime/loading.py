@@ -153,6 +153,7 @@ class Loading:
     def enter(self, loaded: Loaded, arrivals: list[Envelope], *, why: str | None = None) -> None:
         """Put a run into memory and let it go on; or cancel it, with *why*."""
         from actorflow.runtime.activation import Activation  # noqa: PLC0415  (host -> loading -> activation -> host)
+        from actorflow.runtime.handling import ActorActivation  # noqa: PLC0415
 
         host, run = self.host, loaded.run
         if host.closing or host.committer.stopped is not None or run.id in host.resident:
@@ -167,7 +168,8 @@ class Loading:
         late = run.deadline_at is not None and run.deadline_at <= host.clock.wall()
         if run.status == "paused" and (run.reason == "undo" or not (late or why is not None)):
             return
-        activation = Activation(host, loaded, host.kind_of(run.kind))
+        of = ActorActivation if host.cast.is_actor(run.kind) else Activation
+        activation = of(host, loaded, host.kind_of(run.kind))
         host.add(activation)
         for envelope in arrivals:
             activation.mailbox.put(envelope)

@@ -45,6 +45,7 @@ from actorflow.records import (
     Write,
 )
 from actorflow.runtime import inspection, repairs, reports
+from actorflow.runtime.door import Door
 from actorflow.runtime.loops import Signal
 from actorflow.runtime.mail import Waiter
 
@@ -58,6 +59,7 @@ class Operators:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self._door = Door(self)
         self._starting: dict[Address, Signal] = {}
 
     # --- writing --------------------------------------------------------------------------------------------------------
@@ -155,91 +157,10 @@ class Operators:
     # --- messages -------------------------------------------------------------------------------------------------------
 
     async def tell(self, to: Address, *, type: str, body: bytes, key: str | None, after_s: float | None) -> None:
-        due_at = None if after_s is None else self.host.clock.wall() + after_s
-        await self._send(to, type, body, key, due_at=due_at)
-
-    async def _send(
-        self, to: Address, type_: str, body: bytes, key: str | None, *, due_at: float | None = None, waiter: Waiter | None = None
-    ) -> Envelope:
-        """Accept a message; returns the one that was accepted first under that key."""
-        host = self.host
-        check_size(body, f"message to {to}", host.limits.payload_bytes_max)
-        self._check_type(to, type_)
-        try:
-            target = await self._accepting(to, ask=waiter is not None)
-        except (RunEnded, RunEnding, MailboxFull, ActorPaused):
-            # It takes nothing more; but what it took before, it took, and a caller who repeats it may know.
-            earlier = None if key is None else await host.store.message((await self.run(to)).id, key)
-            if earlier is None:
-                raise
-            return self._same(earlier, type_, body)
-        envelope = host.envelope(target.id, type_, body, sender="", key=key, due_at=due_at)
-        if waiter is not None:
-            host.replies.setdefault(envelope.id, []).append(waiter)
-        refusal = await self.write([envelope, Wake(target.id, due_at or 0.0)])
-        if isinstance(refusal, Duplicate):
-            host.replies.pop(envelope.id, None)
-            return self._same(refusal.envelope, type_, body)
-        if isinstance(refusal, Rejected | Taken):
-            raise StoreStopped(f"the message was refused: {refusal}")
-        return envelope
-
-    def _check_type(self, to: Address, type_: str) -> None:
-        if type_.startswith("~"):
-            raise UnknownMessage(f"{type_} is a message of the system; it cannot be sent to {to}.")
-        if to.kind in self.host.kinds:
-            resolve(type_)
-
-    @staticmethod
-    def _same(earlier: Envelope, type_: str, body: bytes) -> Envelope:
-        if (earlier.type, earlier.body) != (type_, body):
-            given = f"{type_} {reports.shown(body)}"
-            raise KeyTaken(f"message key {earlier.key!r}", f"{earlier.type} {reports.shown(earlier.body)}", given)
-        return earlier
-
-    async def _accepting(self, to: Address, *, ask: bool) -> Run:
-        """The run, if it takes messages now; from here to the submit nothing waits."""
-        host = self.host
-        target = await self.run(to)
-        waiting = 0
-        if target.status == "paused":
-            loaded = await host.store.load(target.id)
-            waiting = len(loaded.mailbox) if loaded is not None else 0
-            target = await self.run(to)
-        elif target.id not in host.resident and target.status not in ENDED:
-            await host.loading.load(target.id)  # The message would load it anyway, and how full it is must be known before.
-            target = await self.run(to)
-        if target.status in ENDED:
-            raise RunEnded(to, target.status)
-        if target.status == "undoing":
-            raise RunEnding(to)
-        if ask and target.status == "paused":
-            raise ActorPaused(to, target.reason or "", reports.decode(target.report))
-        if waiting + host.depth(target.id) >= host.mailbox_max(to.kind):
-            raise MailboxFull(to, host.mailbox_max(to.kind))
-        return target
+        await self._door.tell(to, type, body, key=key, after_s=after_s)
 
     async def ask(self, to: Address, *, type: str, body: bytes, key: str, within_s: float) -> bytes:
-        host = self.host
-        waiter = Waiter(Signal(host.loop))
-        with anyio.move_on_after(within_s):
-            envelope = await self._send(to, type, body, key, waiter=waiter)
-            if envelope.state != "pending" and envelope.answer is not None:
-                return envelope.answer
-            if waiter not in host.replies.get(envelope.id, ()) and not waiter.status:
-                host.replies.setdefault(envelope.id, []).append(waiter)
-                now = await host.store.message(envelope.run, key)
-                if now is not None and now.answer is not None:
-                    return now.answer
-                if now is not None and now.state == "dead":
-                    raise RunEnded(to, "ended")
-            await waiter.signal.wait()
-            if waiter.status == "ok":
-                return waiter.payload
-            if waiter.status == "failed":
-                raise decode_failure(waiter.payload)
-            raise host.committer.stopped or StoreStopped("the runtime is shutting down")
-        raise AskTimeout(to, within_s)
+        return await self._door.ask(to, type, body, key=key, within_s=within_s)
 
     # --- waiting and looking --------------------------------------------------------------------------------------------
 
@@ -327,6 +248,8 @@ class Operators:
         run = await self.run(to)
         if run.status in ENDED:
             return False
+        if host.cast.is_actor(to.kind):
+            raise InvalidState("cancel", to, run.status, "An actor is not cancelled, it has no end: `pause` it.")
         if run.status == "paused":
             await repairs.cancel_paused(self, run, why)
             return True

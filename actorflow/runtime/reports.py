@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from actorflow.codec import coder
 from actorflow.errors import ForeignAwait, Undecodable
 from actorflow.policies.failure import REMEDIES, FailureReport, classify, pause_reason
-from actorflow.records import Entry, Identity, PauseReason
+from actorflow.records import Entry, Envelope, Identity, PauseReason
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -76,6 +76,20 @@ def aborted(activation: Activation, error: BaseException, recorded: Entry | None
         causes=_causes(error),
         last_good=_last_good(activation),
         remedy="It ended by its own decision, its steps are undone. Start another run, or `fork` it from an earlier entry.",
+    )
+
+
+def handler(activation: Activation, envelope: Envelope, error: BaseException) -> FailureReport:
+    """A message that was given up."""
+    return FailureReport(
+        failure=classify(error, activation.kind.fails),
+        reason=None,
+        what=_text(error),
+        where=_line(error),
+        input=shown(envelope.body),
+        causes=_causes(error),
+        last_good=f"round {activation.round}",
+        remedy="Mend the handler or the message's data, then send the dead letter again.",
     )
 
 

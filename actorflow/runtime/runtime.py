@@ -23,6 +23,7 @@ from actorflow.runtime.loops import current_loop
 from actorflow.runtime.operators import Operators
 from actorflow.runtime.place import Announces
 from actorflow.runtime.socket import Server, take
+from actorflow.topic import Topic
 from actorflow.stores import Durability, Store, open_store
 
 log: logging.Logger = logging.getLogger("actorflow")
@@ -221,4 +222,6 @@ def _registered(actors: Sequence[type[Actor]]) -> dict[str, Kind]:
         if kind.name in kinds:
             raise BadDefinition(f"two classes are called {kind.name!r}: give one of them another `kind=`.")
         kinds[kind.name] = kind
+    if any(kind.handlers is not None for kind in kinds.values()):
+        kinds[Topic.__kind__] = Topic.__kind_info__()
     return kinds

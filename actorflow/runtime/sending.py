@@ -49,7 +49,7 @@ class Telling(Sending):
         request = self.asked.request
         assert isinstance(request, Tell)
         host = self.activation.host
-        target = await host.find(request.to)
+        target = await host.cast.receiver(request.to)
         if target is None:
             return self.failed(UnknownRun(request.to)), []
         envelope = host.envelope(
@@ -98,7 +98,7 @@ class Asking(Waiting):
 
     async def _send(self) -> None:
         host, activation, request = self.activation.host, self.activation, self.request
-        target = await host.find(request.to)
+        target = await host.cast.receiver(request.to)
         if activation.calls.get(self.asked) is not self or activation.stopping is not None:
             return
         if target is None:

@@ -1,0 +1,58 @@
+"""What follows when a handler fails: the answer, another try, or a dead letter. Pure.
+
+A message gets three tries: what passes by itself passes in that time, and what does not must not hold up those behind it.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from actorflow.errors import Control
+from actorflow.policies.failure import FailureClass, classify
+from actorflow.policies.retry import Retry, delay_s
+
+TRIES = Retry(attempts=3, first="100ms", factor=4.0, cap="5s", jitter=0.2)
+
+
+@frozen
+class Answer:
+    """The failure is the answer: the message is handled, nothing of its turn stands."""
+
+
+@frozen
+class TryAgain:
+    """The same message again, in so many seconds; those behind it wait."""
+
+    delay_s: float
+
+
+@frozen
+class GiveUp:
+    """It becomes a dead letter. *restart*: the actor is at fault, too, and that costs a restart."""
+
+    restart: bool
+
+
+def after_failure(
+    error: BaseException, tries: int, *, die: float, fails: tuple[type[Exception], ...] = ()
+) -> Answer | TryAgain | GiveUp:
+    """What follows the failure of a handler.
+
+    Args:
+        error: What left it.
+        tries: How often this message was tried, this time included.
+        die: In [0, 1), for the jitter.
+        fails: The exceptions that the class calls business failures.
+
+    >>> from actorflow.errors import Abort
+    >>> after_failure(Abort("no"), 1, die=0.0), after_failure(ValueError(), 3, die=0.0)
+    (Answer(), GiveUp(restart=True))
+    """
+    kind: FailureClass = classify(error, fails)
+    if kind == "business":
+        return Answer()
+    if isinstance(error, Control) or kind == "data":  # Code that breaks a rule, or cannot read the message, does so again.
+        return GiveUp(restart=False)
+    if tries < TRIES.attempts:
+        return TryAgain(delay_s(TRIES, tries, die=die))
+    return GiveUp(restart=kind == "bug")

@@ -1,0 +1,164 @@
+"""What the actors of one process share: how they come to be, how often they failed, and who is told when one goes."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, evolve, field
+
+from actorflow.errors import BadDefinition, HandlerFailed, StoreStopped, UnknownKind
+from actorflow.failures import failed_answer
+from actorflow.kernel.outbox import Post
+from actorflow.policies import handling
+from actorflow.policies.failure import classify
+from actorflow.records import Address, Commit, Consume, Envelope, Refusal, Run, Write
+from actorflow.runtime import reports
+from actorflow.runtime.loops import Signal
+
+if TYPE_CHECKING:
+    from actorflow.runtime.activation import Activation
+    from actorflow.runtime.handling import ActorActivation
+    from actorflow.runtime.host import Host
+
+log: logging.Logger = logging.getLogger("actorflow")
+
+
+@define(eq=False)
+class Cast:
+    """All actors of a host."""
+
+    host: Host
+    _making: dict[Address, Signal] = field(factory=dict[Address, Signal], init=False)
+    _tries: dict[tuple[int, int], int] = field(factory=dict[tuple[int, int], int], init=False)
+
+    # --- coming to be ---------------------------------------------------------------------------------------------------
+
+    def is_actor(self, kind: str) -> bool:
+        """True if that kind is a class of actors, not of workflows."""
+        registered = self.host.kinds.get(kind)
+        return registered is not None and registered.handlers is not None
+
+    async def receiver(self, to: Address) -> Run | None:
+        """Whom messages to that address go to: a run if there is one; an actor in any case, made if nobody wrote to it yet.
+
+        Raises:
+            BadDefinition: An actor of that class cannot be made of nothing.
+            StoreError: The store cannot be read or written.
+        """
+        host = self.host
+        while (making := self._making.get(to)) is not None:
+            await making.wait()
+        found = await host.find(to)
+        if found is not None or not self.is_actor(to.kind):
+            return found
+        if to in self._making:
+            return await self.receiver(to)
+        self._making[to] = Signal(host.loop)
+        try:
+            await self.make(to, self._blank(to))
+        finally:
+            self._making.pop(to).set()
+        return await host.find(to)
+
+    def _blank(self, to: Address) -> bytes:
+        kind = self.host.kinds[to.kind]
+        try:
+            return kind.encode(kind.cls())
+        except TypeError as error:
+            raise BadDefinition(
+                f"{to} cannot be made by writing to it: {kind.name} has fields without defaults ({error}). Give them defaults, or "
+                f"start it as a static child, Child({kind.cls.__qualname__}(...), {to.key!r})."
+            ) from error
+
+    async def make(self, to: Address, fields: bytes) -> None:
+        """A new actor; it is in memory on return."""
+        host = self.host
+        if host.closing:
+            raise StoreStopped("the runtime is shutting down")
+        if to.kind not in host.kinds:
+            raise UnknownKind(to.kind, list(host.kinds))
+        new = evolve(host.new_run(to, fields, deadline_at=None), status="waiting", wake_at=None)
+        writes: list[Write] = [new, host.begun(new)]
+        mail, done = host.post(writes), Signal(host.loop)
+        outcome: list[Any] = []
+
+        def told(refusal: Refusal | Any | None) -> None:
+            outcome.append(refusal)
+            if refusal is None:
+                mail.accepted()
+            else:
+                mail.refused()
+            done.set()
+
+        host.committer.submit(Commit(tuple(writes)), told, door=True)
+        await done.wait()
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+
+    # --- failing --------------------------------------------------------------------------------------------------------
+
+    def tried(self, activation: Activation, message: int) -> int:
+        """Count one more failure of that message; returns how many there were."""
+        key = (activation.run.id, message)
+        self._tries[key] = count = self._tries.get(key, 0) + 1
+        return count
+
+    def forget_tries(self, activation: Activation, message: int) -> None:
+        if self._tries:
+            self._tries.pop((activation.run.id, message), None)
+
+    def dead(self, activation: Activation, envelope: Envelope, error: BaseException) -> bytes:
+        """The answer of a message that was given up."""
+        if classify(error) == "data" and isinstance(error, Exception):
+            return failed_answer(error)
+        failed = HandlerFailed(activation.address, envelope.type, f"{type(error).__qualname__}: {error}"[:2_000])
+        failed.__cause__ = error
+        return failed_answer(failed)
+
+    def failed(self, activation: ActorActivation, error: BaseException) -> None:
+        """It must be restarted, if its budget allows; else it is set aside."""
+        delay_s = handling.delay_s(handling.TRIES, 1, die=self.host.chance.jitter())
+        log.warning("%s restarts in %.1f s: %s: %s", activation, delay_s, type(error).__qualname__, error)
+        activation.halt("restart", [], lambda: self._restart(activation, delay_s))
+
+    def _restart(self, activation: ActorActivation, delay_s: float) -> None:
+        def again() -> None:
+            if self.host.live(activation):
+                self.host.reload(activation)
+
+        self.host.deadlines.after(delay_s, again)
+
+    # --- coming and going -----------------------------------------------------------------------------------------------
+
+    def started(self, activation: ActorActivation) -> None:
+        """Its `on_start` is done."""
+
+    def left(self, activation: ActorActivation) -> None:
+        """It wants to leave memory."""
+        self.host.passivate(activation)
+
+    def is_static(self, activation: ActorActivation) -> bool:
+        """True if it is a child in a tree: it stays in memory."""
+        return False
+
+    def gone(self, activation: Activation, status: str) -> None:
+        """It was set aside or stopped: who watched it is told."""
+        writes: list[Write] = []
+        for envelope in activation.mailbox.all():
+            if envelope.type == "~watch" and envelope.reply_to is not None and self.is_actor(activation.run.kind):
+                writes.extend(self.host.notice("~child", envelope.reply_to, str(activation), status, None))
+                writes.append(Consume(envelope.id, None))
+        if writes:
+            mail = self.host.post(writes)
+            commit = Commit(tuple(writes))
+            self.host.committer.submit(commit, lambda refusal: mail.accepted() if refusal is None else mail.refused())
+
+    # --- memory-only actors ---------------------------------------------------------------------------------------------
+
+    def in_memory(self, to: Address) -> bool:
+        """True if that is a memory-only actor."""
+        return False
+
+    def tell_in_memory(self, post: Post, sender: str) -> None:
+        """A message to one of them, from a turn that is durable."""

@@ -1,0 +1,197 @@
+"""The door for messages from outside: what is told and asked by clients is checked here, then accepted in one commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from actorflow.codec import check_size
+from actorflow.errors import (
+    ActorPaused,
+    AskTimeout,
+    KeyTaken,
+    MailboxFull,
+    RunEnded,
+    RunEnding,
+    StoreStopped,
+    UnknownMessage,
+)
+from actorflow.failures import decode_failure, split_answer
+from actorflow.message import resolve
+from actorflow.records import ENDED, Address, Duplicate, Envelope, Rejected, Run, Taken, Write
+from actorflow.runtime import reports, room
+from actorflow.runtime.handling import ActorActivation
+from actorflow.runtime.loops import Signal
+from actorflow.runtime.mail import Waiter
+
+if TYPE_CHECKING:
+    from actorflow.handler import Handler
+    from actorflow.runtime.operators import Operators
+
+
+class Door:
+    """Accepts messages of clients."""
+
+    def __init__(self, operators: Operators) -> None:
+        self._operators = operators
+        self._host = operators.host
+
+    async def tell(self, to: Address, type_: str, body: bytes, *, key: str | None, after_s: float | None) -> None:
+        """Durable on return."""
+        self._check(to, type_, body)
+        due_at = None if after_s is None else self._host.clock.wall() + after_s
+        await self._send(to, type_, body, key, due_at=due_at)
+
+    async def ask(self, to: Address, type_: str, body: bytes, *, key: str, within_s: float) -> bytes:
+        """Its answer, which is durable."""
+        host = self._host
+        handler = self._check(to, type_, body)
+        waiter = Waiter(Signal(host.loop))
+        with anyio.move_on_after(within_s):
+            if handler is not None and handler.readonly:
+                return await self._read(to, type_, body)
+            envelope = await self._send(to, type_, body, key, expires_at=host.clock.wall() + within_s, waiter=waiter)
+            if envelope.state != "pending" and envelope.answer is not None:
+                return _value(envelope.answer)
+            if waiter not in host.replies.get(envelope.id, ()) and not waiter.status:
+                host.replies.setdefault(envelope.id, []).append(waiter)
+                now = await host.store.message(envelope.run, key)
+                if now is not None and now.answer is not None:
+                    return _value(now.answer)
+                if now is not None and now.state == "dead":
+                    raise RunEnded(to, "ended")
+            await waiter.signal.wait()
+            if waiter.status == "ok":
+                return waiter.payload
+            if waiter.status == "failed":
+                raise decode_failure(waiter.payload)
+            raise host.committer.stopped or StoreStopped("the runtime is shutting down")
+        raise AskTimeout(to, within_s)
+
+    async def _read(self, to: Address, type_: str, body: bytes) -> bytes:
+        """Answer from the last durable state: nothing is written, and nobody is waited for."""
+        await self._accepting(to, ask=True)
+        activation = self._host.by_address.get(to)
+        assert isinstance(activation, ActorActivation)
+        return activation.read(type_, body)
+
+    # --- checks ---------------------------------------------------------------------------------------------------------
+
+    def _check(self, to: Address, type_: str, body: bytes) -> Handler | None:
+        """Who will handle it, if that is an actor.
+
+        Raises:
+            UnknownMessage, TooLarge: Refused; nothing was stored.
+        """
+        host = self._host
+        check_size(body, f"message to {to}", host.limits.payload_bytes_max)
+        if type_.startswith("~"):
+            raise UnknownMessage(f"{type_} is a message of the system; it cannot be sent to {to}.")
+        kind = host.kinds.get(to.kind)
+        if kind is None:
+            return None
+        message = resolve(type_)
+        if kind.handlers is None:
+            return None
+        handler = kind.handler_of(message)
+        if handler is None:
+            handled = ", ".join(sorted(of.__qualname__ for of in kind.handlers)) or "nothing"
+            raise UnknownMessage(f"{kind.name} does not handle {message.__qualname__}; it handles {handled}.")
+        return handler
+
+    @staticmethod
+    def _same(earlier: Envelope, type_: str, body: bytes) -> Envelope:
+        if (earlier.type, earlier.body) != (type_, body):
+            given = f"{type_} {reports.shown(body)}"
+            raise KeyTaken(f"message key {earlier.key!r}", f"{earlier.type} {reports.shown(earlier.body)}", given)
+        return earlier
+
+    # --- accepting ------------------------------------------------------------------------------------------------------
+
+    async def _send(
+        self,
+        to: Address,
+        type_: str,
+        body: bytes,
+        key: str | None,
+        *,
+        due_at: float | None = None,
+        expires_at: float | None = None,
+        waiter: Waiter | None = None,
+    ) -> Envelope:
+        """Accept a message; returns the one that was accepted first under that key."""
+        host = self._host
+        while True:
+            try:
+                target = await self._accepting(to, ask=waiter is not None)
+                envelope = host.envelope(target.id, type_, body, sender="", key=key, due_at=due_at, expires_at=expires_at)
+                writes = self._admit(target, envelope)
+            except (RunEnded, RunEnding, MailboxFull, ActorPaused) as refused:
+                # It takes nothing more; but what it took before, it took, and a caller who repeats it may know.
+                earlier = None if key is None else await host.store.message((await self._operators.run(to)).id, key)
+                if earlier is not None:
+                    return self._same(earlier, type_, body)
+                waits = isinstance(refused, MailboxFull) and room.overflow(host, to.kind) == "wait"
+                if not waits or not await room.wait(host, to):
+                    raise
+                continue
+            break
+        if waiter is not None:
+            host.replies.setdefault(envelope.id, []).append(waiter)
+        refusal = await self._operators.write(writes)
+        if isinstance(refusal, Duplicate):
+            host.replies.pop(envelope.id, None)
+            return self._same(refusal.envelope, type_, body)
+        if isinstance(refusal, Rejected | Taken):
+            raise StoreStopped(f"the message was refused: {refusal}")
+        if waiter is not None and envelope not in writes:  # It was dropped: nobody will answer.
+            host.replies.pop(envelope.id, None)
+            raise MailboxFull(to, host.mailbox_max(to.kind))
+        return envelope
+
+    def _admit(self, target: Run, envelope: Envelope) -> list[Write]:
+        """What accepts it.
+
+        Raises:
+            MailboxFull: There is no room, and the sender is to know.
+        """
+        writes = room.admit(self._host, target, envelope)
+        if writes is None:
+            raise MailboxFull(target.address, self._host.mailbox_max(target.kind))
+        return writes
+
+    async def _accepting(self, to: Address, *, ask: bool) -> Run:
+        """The run or actor, if it takes messages now; from here to the submit nothing waits."""
+        host, run = self._host, self._operators.run
+        activation = host.by_address.get(to)
+        if activation is not None and activation.status in ("running", "waiting") and not host.closing:
+            return activation.run
+        if activation is None and host.cast.is_actor(to.kind):
+            await host.cast.receiver(to)
+        target = await run(to)
+        waiting = 0
+        if target.status == "paused":
+            loaded = await host.store.load(target.id)
+            waiting = len(loaded.mailbox) if loaded is not None else 0
+            target = await run(to)
+        elif target.id not in host.resident and target.status not in ENDED:
+            await host.loading.load(target.id)  # The message would load it anyway, and how full it is must be known before.
+            target = await run(to)
+        if target.status in ENDED:
+            raise RunEnded(to, target.status)
+        if target.status == "undoing":
+            raise RunEnding(to)
+        if ask and target.status == "paused":
+            raise ActorPaused(to, target.reason or "", reports.decode(target.report))
+        if waiting and room.is_full(host, target, beside=waiting):
+            raise MailboxFull(to, host.mailbox_max(to.kind))
+        return target
+
+
+def _value(answer: bytes) -> bytes:
+    """The first answer, kept for who asks again: its value, or its failure raised."""
+    status, payload = split_answer(answer)
+    if status == "failed":
+        raise decode_failure(payload)
+    return payload

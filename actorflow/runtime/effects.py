@@ -1,0 +1,232 @@
+"""From what a turn of an actor did to the writes of its commit: messages, timers, watches.
+
+Who is in memory is known at once. Others are looked up first, and a virtual actor that was never written to is made; the
+turn waits for that, and nothing of it has left by then.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+
+from actorflow.errors import ActorflowError, MailboxFull, StoreError, UnknownRun
+from actorflow.failures import encode_failure
+from actorflow.kernel.outbox import CancelTimer, Effect, Leave, Post, SetTimer, Stash, Unstash, Watch
+from actorflow.records import ENDED, Address, Consume, Entry, Envelope, Run, Wake, Write
+from actorflow.runtime import room
+from actorflow.runtime.calls import REPEAT_S
+
+if TYPE_CHECKING:
+    from actorflow.runtime.handling import ActorActivation
+
+log: logging.Logger = logging.getLogger("actorflow")
+
+TIMER = "~timer/"
+EVERY = "~every/"
+
+
+def every_s(envelope: Envelope) -> float | None:
+    """The interval of a timer's message; 0 if it fires once; None if it is no timer's."""
+    if envelope.sender.startswith(EVERY):
+        return float(envelope.sender.split("/", 2)[1])
+    return 0.0 if envelope.sender.startswith(TIMER) else None
+
+
+def _timer_name(envelope: Envelope) -> str:
+    return envelope.sender.split("/", 2)[2] if envelope.sender.startswith(EVERY) else envelope.sender[len(TIMER) :]
+
+
+class Effects:
+    """What one actor's turns do to others, and its timers."""
+
+    def __init__(self, activation: ActorActivation) -> None:
+        self._activation = activation
+        self._timers: dict[str, Envelope] = {}
+        self._found: dict[Address, Run | None] = {}  #: who was looked up for the turn that waits for it
+        self._known: dict[tuple[Address, str], Envelope | None] = {}  #: what was sent before under the keys of that turn
+        self._after: list[Callable[[], object]] = []  #: for memory-only actors, once the turn is durable
+
+    # --- timers ---------------------------------------------------------------------------------------------------------
+
+    def loaded(self, envelope: Envelope) -> None:
+        """A message is there; it may be a timer's."""
+        if every_s(envelope) is not None:
+            self._timers[_timer_name(envelope)] = envelope
+
+    def again(self, envelope: Envelope, writes: list[Write]) -> None:
+        """That message was dealt with: if a timer sent it, its next moment, or no more."""
+        interval = every_s(envelope)
+        if interval is None:
+            return
+        name = _timer_name(envelope)
+        if self._timers.get(name, envelope).id != envelope.id:
+            return  # It was set anew meanwhile.
+        self._timers.pop(name, None)
+        if interval:
+            due_at = envelope.due_at or envelope.sent_at
+            passed = max(0, math.floor((self._activation.host.clock.wall() - due_at) / interval))
+            self._set(name, envelope.type, envelope.body, due_at + interval * (passed + 1), interval, writes)
+
+    def _set(self, name: str, type_: str, body: bytes, due_at: float, every: float | None, writes: list[Write]) -> None:
+        self._cancel(name, writes)
+        host, run = self._activation.host, self._activation.run.id
+        sender = f"{EVERY}{every!r}/{name}" if every else f"{TIMER}{name}"
+        timer = self._timers[name] = host.envelope(run, type_, body, sender=sender, due_at=due_at)
+        writes.append(timer)
+
+    def _cancel(self, name: str, writes: list[Write]) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is None:
+            return
+        if any(write is timer for write in writes):  # Set in this very commit: it never was.
+            writes[:] = [write for write in writes if write is not timer]
+        else:
+            self._activation.mailbox.remove(timer)
+            writes.append(Consume(timer.id, None))
+
+    # --- messages -------------------------------------------------------------------------------------------------------
+
+    def check_room(self, to: Address, beside: int) -> None:
+        """Refuse a message that will find no room, as far as that is known here.
+
+        Raises:
+            MailboxFull: As many wait there as may.
+        """
+        host = self._activation.host
+        target = host.by_address.get(to)
+        lossy = room.overflow(host, to.kind) in ("drop_oldest", "drop_new")
+        if target is not None and not lossy and room.is_full(host, target.run, beside=beside):
+            raise MailboxFull(to, host.mailbox_max(to.kind))
+
+    def known(self, effects: Sequence[Effect]) -> bool:
+        """True if nothing has to be looked up for them."""
+        cast, present = self._activation.host.cast, self._activation.host.by_address
+        for effect in effects:
+            if type(effect) is Post:
+                if effect.key is not None or (effect.to not in present and not cast.in_memory(effect.to)):
+                    return False
+            elif type(effect) is Watch:
+                return False
+        return True
+
+    async def look_up(self, effects: Sequence[Effect]) -> None:
+        """Find (or make) all that these need; a store that cannot be read now is asked again."""
+        host = self._activation.host
+        while host.live(self._activation) and host.committer.stopped is None:
+            try:
+                for effect in effects:
+                    await self._look_up(effect)
+            except StoreError as error:
+                log.warning("where messages of %s go could not be read: %s", self._activation, error)
+                await anyio.sleep(REPEAT_S)
+            else:
+                return
+
+    async def _look_up(self, effect: Effect) -> None:
+        host = self._activation.host
+        if type(effect) is Post:
+            to, key = effect.to, effect.key
+        elif type(effect) is Watch:
+            to, key = effect.whom, self._watch_key
+        else:
+            return
+        if host.cast.in_memory(to):
+            return
+        if to not in self._found:
+            try:
+                self._found[to] = await host.cast.receiver(to)
+            except ActorflowError as error:
+                if isinstance(error, StoreError):
+                    raise
+                log.warning("%s cannot write to %s: %s", self._activation, to, error)
+                self._found[to] = None
+        found = self._found[to]
+        if found is not None and key is not None:
+            self._known[to, key] = await host.store.message(found.id, key)
+
+    @property
+    def _watch_key(self) -> str:
+        return f"watch/{self._activation.run.id}"
+
+    def _receiver(self, to: Address) -> Run | None:
+        resident = self._activation.host.by_address.get(to)
+        if resident is not None:
+            return self._activation.host.present(resident.run)
+        found = self._found.get(to)
+        return None if found is None else self._activation.host.present(found)
+
+    # --- the writes -----------------------------------------------------------------------------------------------------
+
+    def add(self, effects: Sequence[Effect], writes: list[Write]) -> None:
+        """All they come to, in their order."""
+        sent: dict[int, int] = {}
+        for effect in effects:
+            match effect:
+                case Post():
+                    self._post(effect, sent, writes)
+                case SetTimer(name, type_, body, after_s, every):
+                    due_at = self._activation.host.clock.wall() + after_s
+                    self._set(name, type_, body, due_at, every, writes)
+                case CancelTimer(name):
+                    self._cancel(name, writes)
+                case Unstash():
+                    self._activation.unstash()
+                case Watch(whom):
+                    self._watch(whom, writes)
+                case Leave():
+                    self._activation.leave()
+                case Stash():
+                    pass  # Its turn has seen to it.
+        self._found.clear()
+        self._known.clear()
+
+    def _post(self, post: Post, sent: dict[int, int], writes: list[Write]) -> None:
+        activation = self._activation
+        host = activation.host
+        if host.cast.in_memory(post.to):
+            self._after.append(lambda: host.cast.tell_in_memory(post, str(activation)))
+            return
+        target = self._receiver(post.to)
+        if target is None:
+            self._lost(post, UnknownRun(post.to), writes)
+            return
+        if post.key is not None and (earlier := self._known.get((post.to, post.key))) is not None:
+            if (earlier.type, earlier.body) != (post.type, post.body):
+                log.warning("%s used message key %r of %s again for another message", activation, post.key, post.to)
+            return
+        due_at = None if post.after_s is None else host.clock.wall() + post.after_s
+        envelope = host.envelope(target.id, post.type, post.body, key=post.key, sender=str(activation), due_at=due_at)
+        if target.status in ENDED or target.status == "undoing":
+            writes.append(envelope._replace(state="dead"))
+            return
+        beside = sent.get(target.id, 0)
+        accepted = room.admit(host, target, envelope, beside=beside)
+        sent[target.id] = beside + 1
+        writes.extend(accepted if accepted is not None else [envelope._replace(state="dead")])
+
+    def _lost(self, post: Post, error: Exception, writes: list[Write]) -> None:
+        """There is nobody; it is a dead letter in the log of who sent it."""
+        lost: Entry = self._activation.log("dead", name=post.type, outcome=encode_failure(error))
+        writes.append(lost._replace(status="failed", input=post.body, ref=str(post.to)))
+
+    def _watch(self, whom: Address, writes: list[Write]) -> None:
+        activation = self._activation
+        host, target = activation.host, self._receiver(whom)
+        if target is None or target.status in ENDED:
+            status = "stopped" if target is None else target.status
+            writes.extend(host.notice("~child", activation.run.id, str(whom), status, None))
+        elif self._known.get((whom, self._watch_key)) is None:
+            watch = host.envelope(
+                target.id, "~watch", b"null", key=self._watch_key, sender=str(activation), reply_to=activation.run.id
+            )
+            writes.extend((watch, Wake(target.id, 0.0)))
+
+    def durable(self) -> None:
+        """The turn is durable: now memory-only actors are told."""
+        after, self._after = self._after, []
+        for tell in after:
+            tell()

@@ -1,0 +1,572 @@
+"""One live actor: turn after turn, each the handling of one message and one transaction.
+
+Theory of operation. A turn is driven like a run: by hand, by the same driver. Most turns end in their first stretch; then
+what they changed and sent is put beside that of the next waiting message, and up to `TURNS_MAX` of them are one commit.
+While a commit is on its way, messages gather; so a busy actor makes large commits, and an idle one answers at once.
+A turn that waits (for a step or an ask) is a turn of its own. Its entries belong to a round of its own, which begins with
+an entry "turn" that names the message, so that the next process knows what it was about and finishes that first.
+What a turn sends leaves with its last commit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from attrs import define
+
+from actorflow.acting import Terminated
+from actorflow.actor import Fields, Kind
+from actorflow.errors import ActorflowError, AskExpired, BadDefinition, HandlerTimeout, MailboxFull, UnknownMessage
+from actorflow.failures import failed_answer
+from actorflow.handler import Handler
+from actorflow.kernel.outbox import Effect, Outbox
+from actorflow.kernel.requests import Again, Broken, Finished, Stretch
+from actorflow.kernel.turn import Turn
+from actorflow.message import Message, decode_message
+from actorflow.policies import handling
+from actorflow.policies.handling import Answer, GiveUp, TryAgain
+from actorflow.records import Address, Consume, Entry, Envelope, Event, Loaded, RunStatus, SetAsideEntries, SetDead, SetRound, Write
+from actorflow.runtime import reports
+from actorflow.runtime.activation import Activation
+from actorflow.runtime.effects import Effects, every_s
+from actorflow.runtime.sending import notice
+
+if TYPE_CHECKING:
+    from actorflow.runtime.host import Host
+    from actorflow.runtime.timers import Timer
+
+log: logging.Logger = logging.getLogger("actorflow")
+
+TURNS_MAX = 64
+"""Messages handled in a row under one commit: then the loop gets a turn."""
+START = "on_start"
+STOP = "on_stop"
+
+
+@define(eq=False)
+class Handling:
+    """What an open turn is about."""
+
+    envelope: Envelope | None  #: None: the actor's own start or stop
+    handler: Handler | None
+    entries: bool = False  #: something of it is recorded
+
+    @property
+    def number(self) -> int:
+        return 0 if self.envelope is None else self.envelope.id
+
+    @property
+    def name(self) -> str:
+        return START if self.envelope is None else self.envelope.type
+
+
+class ActorActivation(Activation):
+    """An actor in memory."""
+
+    def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
+        super().__init__(host, loaded, kind)
+        self.handling: Handling | None = None  #: the turn that waits for a step or an ask
+        self.state_bytes: bytes = self._fields_at_start  #: the fields as they are durable, or about to be
+        self.effects: Effects = Effects(self)
+        self.started = False  #: `on_start` is done
+        self._written_state = self._durable = self.state_bytes
+        self._instance: Any = None
+        self._stashed: set[int] = set()
+        self._blocked = False  #: the next turn must wait: for a restart, a retry, or to learn where a message goes
+        self._leaving = self._said = False
+        self._retry: Timer | None = None
+        self._late: Timer | None = None
+
+    # --- life -----------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Finish the turn that was under way, or start; then handle what waits."""
+        if self.stopping is not None:
+            return
+        try:
+            self._instance = self.kind.build(self.state_bytes, key=self.run.key)
+        except Exception as error:  # noqa: BLE001  (whatever a validator of today's class raises)
+            self.pause("undecodable", reports.plain("undecodable", f"{type(error).__qualname__}: {error}", str(self)), [])
+            return
+        self.fields = Fields(self.kind, self._instance)
+        for envelope in self.mailbox.all():
+            self._expect(envelope)
+            self.effects.loaded(envelope)
+        # A message may end the process. That something is being handled is durable before it is, once per activation.
+        at_work = bool(self.events) or len(self.mailbox) > 0
+        self.submit([self.state("running", wake_at=0.0)] if at_work else [], self._first)
+
+    def _first(self) -> None:
+        if self.stopping is not None:
+            return
+        events, self.events = self.events, ()
+        opened = next((entry for _, entry in events if entry.kind == "turn"), None)
+        if opened is not None:
+            self._resume(opened, events)
+        else:
+            self.serve()
+        self.host.rest(self)
+
+    def _start(self) -> None:
+        """The turn before the first message."""
+        writes: list[Write] = []
+        if not self.kind.starts:
+            self._is_started()
+            self.serve()
+        elif self._handle(None, writes):
+            self._commit(writes)
+
+    def _is_started(self) -> None:
+        self.started = True
+        self.host.cast.started(self)
+
+    def _resume(self, opened: Entry, events: Sequence[Event]) -> None:
+        """The turn that was under way when this actor left memory: its successes are kept, its failures forgotten."""
+        number = int(opened.input or b"0")
+        envelope = next((e for e in self.mailbox.all() if e.id == number), None)
+        failed = tuple(seq for seq, entry in events if entry.kind == "step" and entry.status not in ("ok", ""))
+        kept = [event for event in events if event.seq not in failed]
+        writes: list[Write] = [SetAsideEntries(self.run.id, failed)] if failed else []
+        if number and envelope is None:  # It was answered or given up meanwhile.
+            self._next_round(writes)
+            self._commit(writes)
+        elif self._handle(envelope, writes, kept):
+            self._commit(writes)
+
+    def drop(self) -> None:
+        for timer in (self._retry, self._late):
+            if timer is not None:
+                timer.cancel()
+        super().drop()
+
+    @property
+    def idle(self) -> bool:
+        return super().idle and not self._blocked and not self.host.cast.is_static(self)
+
+    def droppable(self) -> Envelope | None:
+        """The oldest message that is not being handled."""
+        busy = self.handling.number if self.handling is not None else 0
+        return next((e for e in self.mailbox.all() if e.id != busy and not e.type.startswith("~") and every_s(e) is None), None)
+
+    # --- messages -------------------------------------------------------------------------------------------------------
+
+    def arrived(self, envelope: Envelope) -> None:
+        self.wake_at = 0.0 if self.status == "waiting" else self.wake_at  # So `Wake` left the row.
+        self.mailbox.put(envelope)
+        self.effects.loaded(envelope)
+        self._expect(envelope)
+        if self.stopping is None:
+            self.serve()
+            self.host.rest(self)
+
+    def serve(self) -> None:
+        """Handle what waits, if nothing is under way; give an open turn its answers."""
+        if self.handling is not None:
+            super().serve()
+            if self.handling is not None:  # pyright: ignore[reportUnnecessaryComparison]  # The answer may have ended it.
+                self._read_beside()
+            return
+        if self.inflight or self._blocked or self.stopping is not None:
+            return
+        if not self.started:
+            self._start()
+            return
+        writes: list[Write] = []
+        for _ in range(TURNS_MAX):
+            envelope = self._next()
+            if envelope is None:
+                break
+            if not self._handle(envelope, writes):
+                return
+        if writes:
+            self._commit(writes)
+
+    def _next(self) -> Envelope | None:
+        """The oldest message, those of the system first; none that is stashed, watches, or answers nobody any more."""
+        if not len(self.mailbox):
+            return None
+        now = self.host.clock.wall()
+        return self.mailbox.oldest(_is_system, now=now) or self.mailbox.oldest(self._may_be_next, now=now)
+
+    def _may_be_next(self, envelope: Envelope) -> bool:
+        return envelope.id not in self._stashed and envelope.type != "~watch"
+
+    def _handle(self, envelope: Envelope | None, writes: list[Write], events: Sequence[Event] = ()) -> bool:
+        """One turn. False if the next one must wait: then it has taken *writes* along."""
+        turn = Handling(envelope, None)
+        try:
+            message = None if envelope is None else self._message(envelope)
+            if envelope is not None and message is None:  # Nobody wants it.
+                return self._acknowledge(envelope, writes)
+            if envelope is not None and envelope.expires_at is not None and envelope.expires_at <= self.host.clock.wall():
+                return self._refuse(turn, AskExpired(self.address), writes)
+            if message is None:
+                code = self._instance.on_start()
+            else:
+                turn.handler = self.kind.handler_of(type(message))
+                if turn.handler is None:
+                    raise UnknownMessage(f"{self.kind.name} handles no {type(message).__qualname__}.")
+                code = turn.handler.fn(self._instance, message)
+        except Exception as error:  # noqa: BLE001  (a message that today's classes cannot read)
+            return self._failed(turn, error, writes)
+        box = Outbox(self._room, turn.number)
+        self.turn = Turn(
+            code,
+            self.host.context.copy(),
+            events,
+            state=self.fields,
+            instance=self._instance,
+            now=self.host.clock.wall,
+            seed=f"{self.run.seed}/{self.round}/{turn.number}",
+            outbox=box,
+        )
+        stretch = self.host.loop.hidden(self.turn.begin)
+        if stretch.end is not None:
+            turn.entries = bool(events)
+            return self._ended(turn, stretch.end, writes)
+        self._open(turn, stretch, writes, resumed=bool(events))
+        return False
+
+    def _message(self, envelope: Envelope) -> Message[Any] | None:
+        """What is handled: a user's message, or what the system tells as one; None if nobody wants that."""
+        if envelope.type == "~child":
+            end = notice.decode(envelope.body, "end of a watched one")
+            message: Message[Any] = Terminated(end["of"], end["status"])
+            return message if self.kind.handler_of(Terminated) is not None else None
+        if envelope.type.startswith("~"):
+            return None
+        message = decode_message(envelope.type, envelope.body)
+        object.__setattr__(message, "__actorflow_id__", envelope.id)
+        return message
+
+    def _room(self, to: Address, beside: int) -> None:
+        """Refuse a message to somebody known to be full. Not on replay: then it was accepted."""
+        if self.turn.replaying:
+            return
+        self.effects.check_room(to, beside)
+
+    def last_words(self, writes: list[Write]) -> None:
+        """`on_stop`, if it says anything at once."""
+        if not self.kind.stops or self.handling is not None or not self.started or self._said:
+            return
+        self._said = True
+        box = Outbox(self._room)
+        self.turn = Turn(self._instance.on_stop(), self.host.context.copy(), state=self.fields, instance=self._instance, outbox=box)
+        end = self.host.loop.hidden(self.turn.begin).end
+        match end:
+            case Finished(_, None):
+                self.state_bytes = self.fields.view()
+                self._write_state(writes)
+                if self.effects.known(box.effects):
+                    self.effects.add(box.effects, writes)
+            case Finished(_, BaseException() as error):
+                log.warning("%s.on_stop: %s: %s", self, type(error).__qualname__, error)
+            case _:
+                log.warning("%s.on_stop waits for something, and was left there", self)
+
+    # --- turns that wait ------------------------------------------------------------------------------------------------
+
+    def _open(self, turn: Handling, stretch: Stretch, writes: list[Write], *, resumed: bool) -> None:
+        """The turn waits: from here on its entries are recorded, under its own round."""
+        self.handling = turn
+        turn.entries = True
+        self._write_state(writes)
+        if not resumed:
+            opened = self.log("turn", name=turn.name)
+            writes.append(opened._replace(input=b"%d" % turn.number))
+        if turn.handler is not None:
+            self._late = self.host.deadlines.after(turn.handler.timeout_s, self._time_out)
+        self.go(stretch, writes)
+
+    def _time_out(self) -> None:
+        turn = self.handling
+        if turn is not None and turn.handler is not None and self.stopping is None:
+            self._failed(turn, HandlerTimeout(turn.handler.name, turn.handler.timeout_s), [])
+
+    def ended(self, end: Finished | Again | Broken, writes: list[Write]) -> None:
+        """A turn that had waited ended."""
+        turn = self.handling
+        assert turn is not None
+        self.handling = None
+        if self._late is not None:
+            self._late.cancel()
+        if self._ended(turn, end, writes):
+            self._commit(writes)
+
+    def _ended(self, turn: Handling, end: Finished | Again | Broken, writes: list[Write]) -> bool:
+        match end:
+            case Finished(value, None):
+                return self._finished(turn, value, writes)
+            case Finished(_, BaseException() as error):
+                return self._failed(turn, error, writes)
+            case Broken(reason):
+                return self._failed(turn, reason, writes)
+            case _:
+                return self._failed(turn, BadDefinition("`again` is a verb of workflows"), writes)
+
+    # --- reading --------------------------------------------------------------------------------------------------------
+
+    @property
+    def durable_bytes(self) -> bytes:
+        """The fields as they are known to be durable."""
+        if not self.inflight:
+            self._durable = self._written_state
+        return self._durable
+
+    def read(self, type_: str, body: bytes) -> bytes:
+        """What a readonly handler answers, from the last durable state. Nothing is written.
+
+        Raises:
+            Exception: What the handler raised.
+        """
+        message = decode_message(type_, body)
+        handler = self.kind.handler_of(type(message))
+        assert handler is not None
+        instance = self.kind.build(self.durable_bytes, key=self.run.key)
+        box = Outbox(self._room)
+        reading = Turn(handler.fn(instance, message), self.host.context.copy(), now=self.host.clock.wall, outbox=box)
+        end = self.host.loop.hidden(reading.begin).end
+        reading.drop()
+        where = f"readonly handler {self.kind.name}.{handler.name}"
+        match end:
+            case Finished(value, None):
+                if box.effects or Fields(self.kind, instance).view() != self.durable_bytes:
+                    raise BadDefinition(f"{where} changed a field or sent something. Make it a plain @handler.")
+                return handler.reply(type(message)).encode(value, f"answer of {where}")
+            case Finished(_, Exception() as error):
+                raise error
+            case Broken(reason):
+                raise BadDefinition(f"{where}: {reason}")
+            case _:
+                raise BadDefinition(f"{where} calls a step or asks. Make it a plain @handler.")
+
+    def _read_beside(self) -> None:
+        """Readonly messages are answered while a turn waits."""
+        now = self.host.clock.wall()
+        while (envelope := self.mailbox.oldest(self._is_read, now=now)) is not None:
+            self.mailbox.remove(envelope)
+            try:
+                answer = self.read(envelope.type, envelope.body)
+            except Exception as error:  # noqa: BLE001  (a handler's)
+                answer = failed_answer(error)
+            failed = answer[1:] if answer.startswith(b"!") else None
+            writes: list[Write] = [Consume(envelope.id, answer), *self.host.reply(envelope, answer, failed)]
+            self.submit(writes, lambda: self.host.rest(self))
+
+    def _is_read(self, envelope: Envelope) -> bool:
+        if envelope.type.startswith("~") or (self.handling is not None and envelope.id == self.handling.number):
+            return False
+        handler = self.kind.handler_of(type_of(envelope))
+        return handler is not None and handler.readonly
+
+    # --- how turns end --------------------------------------------------------------------------------------------------
+
+    def _finished(self, turn: Handling, value: Any, writes: list[Write]) -> bool:
+        envelope, box = turn.envelope, self.turn.outbox
+        assert box is not None
+        try:
+            state = self.host.checked(self.fields.view(), f"state of {self}")
+            reply: bytes | None = None
+            if turn.handler is not None and envelope is not None and not box.stashed():
+                what = f"reply of {self} to {envelope.type}"
+                reply = self.host.checked(turn.handler.reply(type_of(envelope)).encode(value, what), what)
+        except ActorflowError as error:
+            return self._failed(turn, error, writes)
+        self.state_bytes = state
+        if turn.entries:
+            self._next_round(writes)
+        if envelope is None:
+            self._is_started()
+        elif box.stashed():
+            self._stashed.add(envelope.id)
+        else:
+            assert reply is not None
+            self._answer(envelope, reply, writes)
+        if not box.effects:
+            return True
+        return self._send(box.effects, writes)
+
+    def _send(self, effects: list[Effect], writes: list[Write]) -> bool:
+        """Turn effects into writes; False if where a message goes must be looked up first."""
+        if not self.effects.known(effects):
+            self._blocked = True
+            self.host.spawn(lambda: self._look_up(effects, writes))
+            return False
+        self.effects.add(effects, writes)
+        if self._leaving:
+            self._commit(writes)
+            return False
+        return True
+
+    async def _look_up(self, effects: list[Effect], writes: list[Write]) -> None:
+        await self.effects.look_up(effects)
+        self._blocked = False
+        if self.host.live(self):
+            self.effects.add(effects, writes)
+            self._commit(writes)
+
+    def unstash(self) -> None:
+        self._stashed.clear()
+
+    def leave(self) -> None:
+        """After the commit of this turn."""
+        self._leaving = True
+
+    def _answer(self, envelope: Envelope, reply: bytes, writes: list[Write]) -> None:
+        """It is handled: acknowledged, logged and answered."""
+        self.mailbox.remove(envelope)
+        self.host.cast.forget_tries(self, envelope.id)
+        handled = self.log("handled", name=envelope.type, outcome=reply)
+        writes.append(handled._replace(status="ok", input=envelope.body, ref=envelope.key))
+        writes.append(Consume(envelope.id, reply))
+        writes.extend(self.host.reply(envelope, reply, None))
+        self.effects.again(envelope, writes)
+
+    def _acknowledge(self, envelope: Envelope, writes: list[Write]) -> bool:
+        self.mailbox.remove(envelope)
+        writes.append(Consume(envelope.id, None))
+        return True
+
+    def _refuse(self, turn: Handling, error: BaseException, writes: list[Write]) -> bool:
+        """The failure is the answer; nothing of the turn stands."""
+        envelope = turn.envelope
+        assert envelope is not None
+        answer = failed_answer(error)
+        self.mailbox.remove(envelope)
+        self.host.cast.forget_tries(self, envelope.id)
+        if turn.entries:
+            self._next_round(writes)
+        failed = self.log("handled", name=envelope.type, outcome=answer[1:])
+        writes.append(failed._replace(status="failed", input=envelope.body, ref=envelope.key))
+        writes.append(Consume(envelope.id, answer))
+        writes.extend(self.host.reply(envelope, None, answer[1:]))
+        self.effects.again(envelope, writes)
+        return True
+
+    def _failed(self, turn: Handling, error: BaseException, writes: list[Write]) -> bool:
+        """The handler failed: the fields are as before it, and the message is answered, tried again, or given up."""
+        for call in list(self.calls.values()):
+            call.kill()
+        self.calls.clear()
+        self.handling = None
+        if hasattr(self, "turn"):
+            self.host.loop.hidden(self.turn.drop)
+        self._instance = self.kind.build(self.state_bytes, key=self.run.key)
+        self.fields = Fields(self.kind, self._instance)
+        tries = self.host.cast.tried(self, turn.number)
+        if turn.envelope is None:
+            self._commit_then(writes, lambda: self.host.cast.failed(self, error))
+            return False
+        match handling.after_failure(error, tries, die=self.host.chance.jitter(), fails=self.kind.fails):
+            case Answer():
+                return self._refuse(turn, error, writes)
+            case TryAgain(delay_s):
+                log.warning("%s failed at %s (%s: %s); again in %.1f s", self, turn.name, type(error).__qualname__, error, delay_s)
+                self._blocked = True
+                self._commit_then(writes, lambda: self._try_again(delay_s, reload=turn.entries))
+                return False
+            case GiveUp(restart):
+                return self._give_up(turn, error, writes, restart=restart)
+
+    def _try_again(self, delay_s: float, *, reload: bool) -> None:
+        def again() -> None:
+            self._retry, self._blocked = None, False
+            if not self.host.live(self) or self.stopping is not None:
+                return
+            if reload:  # What its turn recorded is read anew.
+                self.host.reload(self)
+            else:
+                self.serve()
+
+        self._retry = self.host.deadlines.after(delay_s, again)
+
+    def _give_up(self, turn: Handling, error: BaseException, writes: list[Write], *, restart: bool) -> bool:
+        envelope = turn.envelope
+        assert envelope is not None
+        self.mailbox.remove(envelope)
+        self.host.cast.forget_tries(self, envelope.id)
+        if turn.entries:
+            self._next_round(writes)
+        answer = self.host.cast.dead(self, envelope, error)
+        dead = self.log("dead", name=envelope.type, outcome=reports.encode(reports.handler(self, envelope, error)))
+        writes.append(dead._replace(status="failed", input=envelope.body, ref=envelope.key))
+        writes.append(SetDead(envelope.id, answer))
+        writes.extend(self.host.reply(envelope, None, answer[1:]))
+        self.effects.again(envelope, writes)
+        log.error("%s gave up %s: %s: %s", self, turn.name, type(error).__qualname__, error)
+        if restart:
+            self._commit_then(writes, lambda: self.host.cast.failed(self, error))
+            return False
+        return True
+
+    # --- commits --------------------------------------------------------------------------------------------------------
+
+    def _write_state(self, writes: list[Write]) -> None:
+        if self.state_bytes != self._written_state:
+            self._durable = self.durable_bytes
+            self._written_state = self.state_bytes
+            writes.append(SetRound(self.run.id, self.round, self.state_bytes))
+
+    def _next_round(self, writes: list[Write]) -> None:
+        """The entries of this turn are history."""
+        self._durable = self.durable_bytes
+        self.round += 1
+        self.scope = self.scope.rpartition("/")[0] + f"/{self.round}"
+        self._written_state = self.state_bytes
+        writes.append(SetRound(self.run.id, self.round, self.state_bytes))
+
+    def _commit(self, writes: list[Write]) -> None:
+        self._commit_then(writes, self._go_on)
+
+    def _commit_then(self, writes: list[Write], durable: Any) -> None:
+        self._write_state(writes)
+        self.crashes = 0 if writes else self.crashes
+        self.place(writes)
+        self.submit(writes, durable)
+
+    def _go_on(self) -> None:
+        self.effects.durable()
+        if self._leaving:
+            self._leaving = False
+            self.host.cast.left(self)
+            return
+        if self.stopping is None:
+            self.serve()
+            self.host.rest(self)
+
+    def go(self, stretch: Stretch, writes: list[Write]) -> None:
+        try:
+            self._go(stretch, writes)
+        except ActorflowError as error:  # An input that is too large.
+            if self.handling is None or not self._failed(self.handling, error, writes):
+                return
+            self._commit(writes)
+
+    def place(self, writes: list[Write]) -> None:
+        if self.handling is not None:
+            super().place(writes)
+            return
+        now, run = self.host.clock.wall(), self.run.id
+        wake_at: float | None = 0.0
+        if not self.mailbox.reserved and self._next() is None:
+            dues = [w.due_at or 0.0 for w in writes if type(w) is Envelope and w.run == run and w.state == "pending"]
+            dues.extend(due for due in (self.mailbox.next_due(now=now),) if due is not None)
+            wake_at = min(dues, default=None)
+        status: RunStatus = "waiting"
+        if (status, wake_at) != (self.status, self.wake_at):
+            writes.append(self.state(status, wake_at=wake_at))
+
+    def show(self, writes: list[Write]) -> None:
+        """Its fields are written with each turn; there is no other view."""
+
+
+def _is_system(envelope: Envelope) -> bool:
+    return envelope.type in ("~child", "~reply")
+
+
+def type_of(envelope: Envelope) -> type[Any]:
+    from actorflow.message import resolve  # noqa: PLC0415
+
+    return Terminated if envelope.type == "~child" else resolve(envelope.type)

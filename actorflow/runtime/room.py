@@ -1,0 +1,55 @@
+"""Room in a mailbox: what becomes of one message more. The bound counts what waits and what is on its way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actorflow.errors import MailboxFull
+from actorflow.failures import failed_answer
+from actorflow.records import Address, Envelope, Run, SetDead, Wake, Write
+from actorflow.runtime.loops import Signal
+
+if TYPE_CHECKING:
+    from actorflow.actor import Overflow
+    from actorflow.runtime.host import Host
+
+
+def overflow(host: Host, kind: str) -> Overflow:
+    """What that class wants of a message too many."""
+    registered = host.kinds.get(kind)
+    return "reject" if registered is None else registered.overflow
+
+
+def is_full(host: Host, run: Run, *, beside: int = 0) -> bool:
+    """True if no more messages may wait there, beside so many that are not on their way yet."""
+    return host.depth(run.id) + beside >= host.mailbox_max(run.kind)
+
+
+def admit(host: Host, run: Run, envelope: Envelope, *, beside: int = 0) -> list[Write] | None:
+    """What accepts this message; None if it is refused (or its sender waits)."""
+    if not is_full(host, run, beside=beside):
+        return [envelope, Wake(run.id, envelope.due_at or 0.0)]
+    why = failed_answer(MailboxFull(run.address, host.mailbox_max(run.kind)))
+    match overflow(host, run.kind):
+        case "drop_new":
+            return [envelope._replace(state="dead", answer=why)]
+        case "drop_oldest":
+            activation = host.resident.get(run.id)
+            oldest = None if activation is None else activation.droppable()
+            if activation is None or oldest is None:
+                return [envelope._replace(state="dead", answer=why)]
+            activation.mailbox.remove(oldest)
+            return [SetDead(oldest.id, why), envelope, Wake(run.id, envelope.due_at or 0.0)]
+        case _:
+            return None
+
+
+async def wait(host: Host, to: Address) -> bool:
+    """Wait until a place becomes free there; False if nobody is at work who would free one."""
+    activation = host.by_address.get(to)
+    if activation is None:
+        return False
+    free = Signal(host.loop)
+    activation.mailbox.freed.append(free.set)
+    await free.wait()
+    return host.committer.stopped is None
