@@ -67,9 +67,12 @@ from actorflow.policies.cursor import Progress as Progress
 from actorflow.policies.cursor import SetAside as SetAside
 from actorflow.policies.failure import FailureReport as FailureReport
 from actorflow.policies.limits import Limits as Limits
+from actorflow.policies.restarts import Backoff as Backoff
 from actorflow.policies.retry import Retry as Retry
 from actorflow.runtime import Client as Client
 from actorflow.runtime import Runtime as Runtime
+from actorflow.supervisor import Child as Child
+from actorflow.supervisor import Supervisor as Supervisor
 from actorflow.step import plain as plain
 from actorflow.step import step as step
 from actorflow.step import with_options as with_options

@@ -84,6 +84,23 @@ class Decision:
     value: bytes | None = None  #: with "landed": the outcome, encoded
 
 
+@frozen(kw_only=True)
+class TreeNode:
+    """A supervisor or an actor, as it is now. Lengths in seconds."""
+
+    name: str  #: of a supervisor; of an actor its address, "kind/key"
+    what: Literal["runtime", "supervisor", "actor"]
+    state: str = "running"
+    restarts: int = 0  #: how often it was started again by its supervisor
+    restarts_left: int | None = None  #: of a supervisor: how many more it allows now
+    mailbox: int = 0  #: messages that wait
+    oldest_s: float | None = None  #: how long the oldest of them has waited
+    waits_for: tuple[str, ...] = ()  #: the steps and asks of the turn that is open
+    snapshot_bytes: int = 0  #: of its durable fields
+    last_failure: str | None = None
+    children: tuple[TreeNode, ...] = ()
+
+
 class Operations(Protocol):
     """What can be done to runs from outside. What returns has become durable.
 

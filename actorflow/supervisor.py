@@ -225,6 +225,14 @@ def checked_tree(supervisors: Iterable[Supervisor]) -> tuple[Supervisor, ...]:
     return tree
 
 
+def actors_of(tree: Iterable[Child[Any] | Supervisor]) -> list[type[Actor]]:
+    """The classes of all static children, each once, in the order of their start."""
+    found: dict[type[Actor], None] = {}
+    for node in tree:
+        found.update(dict.fromkeys([node.cls] if isinstance(node, Child) else actors_of(node.children)))
+    return list(found)
+
+
 def _visit(node: Child[Any] | Supervisor, above: tuple[Supervisor, ...], places: dict[str, str]) -> None:
     path = " > ".join(parent.name for parent in above) or "the top"
     if isinstance(node, Supervisor):

@@ -309,6 +309,28 @@ class Activation:
         """The message that a full mailbox may lose."""
         return next((envelope for envelope in self.mailbox.all() if not envelope.type.startswith("~")), None)
 
+    @property
+    def fields_bytes(self) -> bytes:
+        """Its fields as they are kept."""
+        return self.view
+
+    def go_on(self) -> None:
+        """It was told to stop, and may go on as it is."""
+        self.stopping = None
+        self.serve()
+
+    def retire(self, done: Callable[[], object]) -> None:
+        """Finish what runs, say what is to be said, then *done*."""
+
+        def finished() -> None:
+            writes: list[Write] = []
+            self.last_words(writes)
+            if self.status == "running":
+                writes.append(self.state("waiting", wake_at=0.0))
+            self.submit(writes, done)
+
+        self.halt("leave", [], finished)
+
     def last_words(self, writes: list[Write]) -> None:
         """It leaves memory in an orderly way."""
 

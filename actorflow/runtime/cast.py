@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field
 
-from actorflow.errors import BadDefinition, HandlerFailed, StoreStopped, UnknownKind
+from actorflow.errors import ActorPaused, BadDefinition, HandlerFailed, StoreStopped, UnknownKind
 from actorflow.failures import failed_answer
 from actorflow.kernel.outbox import Post
-from actorflow.policies import handling
+from actorflow.operations import TreeNode
 from actorflow.policies.failure import classify
-from actorflow.records import Address, Commit, Consume, Envelope, Refusal, Run, Write
+from actorflow.policies.restarts import Backoff, Budget, spend
+from actorflow.policies.tree import Failed
+from actorflow.records import Address, Commit, Consume, Envelope, Refusal, Run, SetState, Write
 from actorflow.runtime import reports
 from actorflow.runtime.loops import Signal
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
     from actorflow.runtime.handling import ActorActivation
     from actorflow.runtime.host import Host
+    from actorflow.runtime.tree import Tree
 
 log: logging.Logger = logging.getLogger("actorflow")
 
@@ -29,6 +32,8 @@ class Cast:
     """All actors of a host."""
 
     host: Host
+    tree: Tree
+    _budgets: dict[int, Budget] = field(factory=dict[int, Budget], init=False)
     _making: dict[Address, Signal] = field(factory=dict[Address, Signal], init=False)
     _tries: dict[tuple[int, int], int] = field(factory=dict[tuple[int, int], int], init=False)
 
@@ -117,9 +122,19 @@ class Cast:
         return failed_answer(failed)
 
     def failed(self, activation: ActorActivation, error: BaseException) -> None:
-        """It must be restarted, if its budget allows; else it is set aside."""
-        delay_s = handling.delay_s(handling.TRIES, 1, die=self.host.chance.jitter())
-        log.warning("%s restarts in %.1f s: %s: %s", activation, delay_s, type(error).__qualname__, error)
+        """It must be restarted, if its budget or its supervisor allows; else it is set aside."""
+        if self.is_static(activation):
+            activation.halt("restart", [], lambda: self.tree.failed(activation, error))
+            return
+        budget, verdict = spend(self._budgets.get(activation.run.id, Budget()), now=self.host.clock.monotonic())
+        self._budgets[activation.run.id] = budget
+        text = f"{type(error).__qualname__}: {error}"
+        if verdict == "quarantine":
+            what = f"it failed {len(budget.spent)} times within {budget.within_s:g} s, after which it is not restarted; last: {text}"
+            activation.pause("bug", reports.plain("bug", what[:2_000], reports.line(error)), [])
+            return
+        delay_s = Backoff().delay_s(len(budget.spent), die=self.host.chance.jitter())
+        log.warning("%s restarts in %.1f s: %s", activation, delay_s, text)
         activation.halt("restart", [], lambda: self._restart(activation, delay_s))
 
     def _restart(self, activation: ActorActivation, delay_s: float) -> None:
@@ -129,21 +144,59 @@ class Cast:
 
         self.host.deadlines.after(delay_s, again)
 
+    def forgive(self, run: int) -> None:
+        """An operator resumes it: a new budget."""
+        self._budgets.pop(run, None)
+        for key in [key for key in self._tries if key[0] == run]:
+            del self._tries[key]
+
     # --- coming and going -----------------------------------------------------------------------------------------------
 
     def started(self, activation: ActorActivation) -> None:
         """Its `on_start` is done."""
+        self.tree.started(activation)
 
     def left(self, activation: ActorActivation) -> None:
         """It wants to leave memory."""
-        self.host.passivate(activation)
+        if self.is_static(activation):
+            activation.retire(lambda: self.tree.left(activation))
+        else:
+            self.host.passivate(activation)
 
-    def is_static(self, activation: ActorActivation) -> bool:
+    def is_static(self, activation: Activation) -> bool:
         """True if it is a child in a tree: it stays in memory."""
-        return False
+        return self.tree.holds(activation.address)
+
+    def may_enter(self, address: Address) -> bool:
+        """False for a static child that its supervisor does not want in memory now: its mail waits."""
+        return not self.tree.holds(address) or self.tree.wanted(address)
+
+    async def unpause(self, run: Run) -> None:
+        """A static child that was set aside is to start again."""
+        at = self.host.clock.wall()
+        state = SetState(run=run.id, status="waiting", reason=None, wake_at=None, crashes=0, at=at)
+        done = Signal(self.host.loop)
+        self.host.committer.submit(Commit((state,)), lambda _: done.set())
+        await done.wait()
+
+    def shown(self, activation: Activation, state: str) -> TreeNode:
+        """An actor in memory, to look at."""
+        mail = [envelope for envelope in activation.mailbox.all() if not envelope.type.startswith("~")]
+        now = self.host.clock.wall()
+        return TreeNode(
+            name=str(activation),
+            what="actor",
+            state=state,
+            mailbox=len(mail),
+            oldest_s=max(0.0, now - mail[0].sent_at) if mail else None,
+            waits_for=tuple(str(asked.identity) for asked in activation.calls),
+            snapshot_bytes=len(activation.fields_bytes),
+        )
 
     def gone(self, activation: Activation, status: str) -> None:
         """It was set aside or stopped: who watched it is told."""
+        if self.is_static(activation):
+            self.tree.left(activation, Failed(ActorPaused(activation.address, "", None)))  # type: ignore[arg-type]
         writes: list[Write] = []
         for envelope in activation.mailbox.all():
             if envelope.type == "~watch" and envelope.reply_to is not None and self.is_actor(activation.run.kind):

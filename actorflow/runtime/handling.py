@@ -145,6 +145,10 @@ class ActorActivation(Activation):
     def idle(self) -> bool:
         return super().idle and not self._blocked and not self.host.cast.is_static(self)
 
+    @property
+    def fields_bytes(self) -> bytes:
+        return self.state_bytes
+
     def droppable(self) -> Envelope | None:
         """The oldest message that is not being handled."""
         busy = self.handling.number if self.handling is not None else 0

@@ -44,9 +44,11 @@ from actorflow.runtime.mail import Mail, Waiter, mail_of
 from actorflow.runtime.performing import Threads
 from actorflow.runtime.sending import notice
 from actorflow.runtime.timers import Timers
+from actorflow.runtime.tree import Tree
 from actorflow.runtime.workers import Workers
 from actorflow.stores import Store
 from actorflow.stores.committer import Committer
+from actorflow.supervisor import Supervisor
 
 log: logging.Logger = logging.getLogger("actorflow")
 
@@ -68,6 +70,7 @@ class Host:
         chance: Chance,
         loop: Loop,
         group: TaskGroup,
+        tree: tuple[Supervisor, ...] = (),
     ) -> None:
         self.store: Store = store
         self.lease: Lease = lease
@@ -86,7 +89,7 @@ class Host:
         self.processes: anyio.CapacityLimiter = anyio.CapacityLimiter(limits.processes_max)
         self.ending: Ending = Ending(self)
         self.loading: Loading = Loading(self)
-        self.cast: Cast = Cast(self)
+        self.cast: Cast = Cast(self, Tree(self, tree))
         self.context: Context = copy_context()
         self.context.run(current.set, Mark())
         self.resident: dict[int, Activation] = {}
@@ -352,6 +355,7 @@ class Host:
     def forget_bugs(self, run: int) -> None:
         """An operator resumes it: a new budget."""
         self._bugs.pop(run, None)
+        self.cast.forgive(run)
 
     def unreadable(self, run: Run, error: Undecodable) -> list[Write]:
         """The writes that set a run aside whose rows cannot be read."""

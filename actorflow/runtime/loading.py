@@ -158,6 +158,8 @@ class Loading:
         host, run = self.host, loaded.run
         if host.closing or host.committer.stopped is not None or run.id in host.resident:
             return
+        if not host.cast.may_enter(run.address):
+            return
         mail = {envelope.id: envelope for envelope in (*loaded.mailbox, *arrivals)}.values()
         if run.status in ENDED:
             if mail:

@@ -36,7 +36,7 @@ def broken(activation: Activation, error: BaseException) -> FailureReport:
         case Undecodable(call=call) if call:
             where = call
         case _:
-            where = _line(error)
+            where = line(error)
     return FailureReport(
         failure="data" if reason in ("failure", "undecodable") else "bug",
         reason=reason,
@@ -56,7 +56,7 @@ def failed(activation: Activation, error: BaseException, where: Entry | str) -> 
         failure=classify(error, activation.kind.fails),
         reason=reason,
         what=_text(error),
-        where=str(recorded.identity) if recorded is not None else _line(error),
+        where=str(recorded.identity) if recorded is not None else line(error),
         attempt=recorded.attempt if recorded is not None else 0,
         input=shown(recorded.input) if recorded is not None else "",
         causes=_causes(error),
@@ -72,7 +72,7 @@ def aborted(activation: Activation, error: BaseException, recorded: Entry | None
         failure="business",
         reason=None,
         what=_text(error),
-        where=str(recorded.identity) if recorded is not None else _line(error),
+        where=str(recorded.identity) if recorded is not None else line(error),
         causes=_causes(error),
         last_good=_last_good(activation),
         remedy="It ended by its own decision, its steps are undone. Start another run, or `fork` it from an earlier entry.",
@@ -85,7 +85,7 @@ def handler(activation: Activation, envelope: Envelope, error: BaseException) ->
         failure=classify(error, activation.kind.fails),
         reason=None,
         what=_text(error),
-        where=_line(error),
+        where=line(error),
         input=shown(envelope.body),
         causes=_causes(error),
         last_good=f"round {activation.round}",

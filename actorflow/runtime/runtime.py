@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from actorflow.actor import Actor, Kind
 from actorflow.clock import Chance, Clock, SystemClock
 from actorflow.errors import BadDefinition, OutsideTurn, StoreStopped
-from actorflow.operations import Operations
+from actorflow.operations import Operations, TreeNode
 from actorflow.policies.limits import Limits
 from actorflow.records import Commit, Write
 from actorflow.runtime.calls import Abandonable
@@ -23,8 +23,9 @@ from actorflow.runtime.loops import current_loop
 from actorflow.runtime.operators import Operators
 from actorflow.runtime.place import Announces
 from actorflow.runtime.socket import Server, take
-from actorflow.topic import Topic
 from actorflow.stores import Durability, Store, open_store
+from actorflow.supervisor import Supervisor, actors_of, checked_tree
+from actorflow.topic import Topic
 
 log: logging.Logger = logging.getLogger("actorflow")
 
@@ -43,6 +44,7 @@ class Runtime(Front):
         limits: Every bound.
         clock, chance: Time and chance, for tests.
         store: A store object instead of the one that *url* names.
+        tree: Supervisors of actors that are always there. They start in order before `async with` goes on, and stop last.
         socket: Whether a `Client` in another process can reach it (a store in a file only).
 
     Raises (on entry):
@@ -62,9 +64,11 @@ class Runtime(Front):
         chance: Chance | None = None,
         store: Store | None = None,
         socket: bool = True,
+        tree: Sequence[Supervisor] = (),
     ) -> None:
         self._store = store if store is not None else open_store(url, durability=durability)
-        self._kinds = _registered(actors)
+        self._tree = checked_tree(tree)
+        self._kinds = _registered([*actors, *(of for of in actors_of(self._tree) if of not in actors)])
         self._standby = standby
         self._limits = limits or Limits()
         self._clock: Clock = clock or SystemClock()
@@ -95,6 +99,7 @@ class Runtime(Front):
             chance=self._chance,
             loop=current_loop(),
             group=group,
+            tree=self._tree,
         )
         self._operators = Operators(host)
         try:
@@ -108,6 +113,11 @@ class Runtime(Front):
         for serve in (host.committer.run, host.timers.run, host.deadlines.run, host.loading.run):
             host.loop.undisturbed(serve)
             group.start_soon(serve)
+        try:
+            await host.cast.tree.boot()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
@@ -164,6 +174,8 @@ class Runtime(Front):
 
     async def _drain(self, host: Host) -> None:
         """Begin nothing new; let running steps finish and record them; leave the rest to the next holder."""
+        with anyio.move_on_after(self._limits.drain_s):
+            await host.cast.tree.stop()
         host.closing = True
         working: list[Abandonable] = []
         left = set(host.resident.values())
@@ -205,6 +217,26 @@ class Runtime(Front):
         return self._host
 
     # --- what a service does --------------------------------------------------------------------------------------------
+
+    def tree(self) -> TreeNode:
+        """The live tree: every supervisor and static child, what it is doing, and what it has left."""
+        return self._running().cast.tree.shown()
+
+    def stop_child(self, name: str) -> None:
+        """Stop a static child ("kind/key") or a supervisor; it stays down until `start_child`, or a restart of its group.
+
+        Raises:
+            LookupError: The tree has no such child.
+        """
+        self._running().cast.tree.stop_child(name)
+
+    def start_child(self, name: str) -> None:
+        """Start a static child or supervisor that is down.
+
+        Raises:
+            LookupError: The tree has no such child.
+        """
+        self._running().cast.tree.start_child(name)
 
     @property
     def operations(self) -> Operations:
