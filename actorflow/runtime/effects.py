@@ -71,6 +71,12 @@ class Effects:
             passed = max(0, math.floor((self._activation.host.clock.wall() - due_at) / interval))
             self._set(name, envelope.type, envelope.body, due_at + interval * (passed + 1), interval, writes)
 
+    def _runs_already(self, timer: SetTimer) -> bool:
+        """An `every` that is set as it is (each `on_start` does so) keeps its moments."""
+        set_ = self._timers.get(timer.name)
+        same = set_ is not None and (set_.type, set_.body) == (timer.type, timer.body)
+        return timer.every_s is not None and same and set_ is not None and every_s(set_) == timer.every_s
+
     def _set(self, name: str, type_: str, body: bytes, due_at: float, every: float | None, writes: list[Write]) -> None:
         self._cancel(name, writes)
         host, run = self._activation.host, self._activation.run.id
@@ -168,6 +174,8 @@ class Effects:
             match effect:
                 case Post():
                     self._post(effect, sent, writes)
+                case SetTimer() if self._runs_already(effect):
+                    pass
                 case SetTimer(name, type_, body, after_s, every):
                     due_at = self._activation.host.clock.wall() + after_s
                     self._set(name, type_, body, due_at, every, writes)

@@ -276,6 +276,7 @@ class ActorActivation(Activation):
         """The turn waits: from here on its entries are recorded, under its own round."""
         self.handling = turn
         turn.entries = True
+        self.durable_bytes()
         self._write_state(writes)
         if not resumed:
             opened = self.log("turn", name=turn.name)
@@ -312,7 +313,6 @@ class ActorActivation(Activation):
 
     # --- reading --------------------------------------------------------------------------------------------------------
 
-    @property
     def durable_bytes(self) -> bytes:
         """The fields as they are known to be durable."""
         if not self.inflight:
@@ -328,7 +328,7 @@ class ActorActivation(Activation):
         message = decode_message(type_, body)
         handler = self.kind.handler_of(type(message))
         assert handler is not None
-        instance = self.kind.build(self.durable_bytes, key=self.run.key)
+        instance = self.kind.build(self.durable_bytes(), key=self.run.key)
         box = Outbox(self._room)
         reading = Turn(handler.fn(instance, message), self.host.context.copy(), now=self.host.clock.wall, outbox=box)
         end = self.host.loop.hidden(reading.begin).end
@@ -336,7 +336,7 @@ class ActorActivation(Activation):
         where = f"readonly handler {self.kind.name}.{handler.name}"
         match end:
             case Finished(value, None):
-                if box.effects or Fields(self.kind, instance).view() != self.durable_bytes:
+                if box.effects or Fields(self.kind, instance).view() != self.durable_bytes():
                     raise BadDefinition(f"{where} changed a field or sent something. Make it a plain @handler.")
                 return handler.reply(type(message)).encode(value, f"answer of {where}")
             case Finished(_, Exception() as error):
@@ -509,13 +509,12 @@ class ActorActivation(Activation):
 
     def _write_state(self, writes: list[Write]) -> None:
         if self.state_bytes != self._written_state:
-            self._durable = self.durable_bytes
             self._written_state = self.state_bytes
             writes.append(SetRound(self.run.id, self.round, self.state_bytes))
 
     def _next_round(self, writes: list[Write]) -> None:
         """The entries of this turn are history."""
-        self._durable = self.durable_bytes
+        self.durable_bytes()
         self.round += 1
         self.scope = self.scope.rpartition("/")[0] + f"/{self.round}"
         self._written_state = self.state_bytes
@@ -525,6 +524,7 @@ class ActorActivation(Activation):
         self._commit_then(writes, self._go_on)
 
     def _commit_then(self, writes: list[Write], durable: Any) -> None:
+        self.durable_bytes()
         self._write_state(writes)
         self.crashes = 0 if writes else self.crashes
         self.place(writes)

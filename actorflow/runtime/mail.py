@@ -61,8 +61,9 @@ def mail_of(host: Host, writes: Sequence[Write]) -> Mail:
             if write.kind == "forked":
                 forks.add(write.run)
         elif isinstance(write, Envelope):
-            host.reserve(write, 1)
-            mail.envelopes += (write,)
+            if write.state == "pending":  # Not one that is a dead letter from the start.
+                host.reserve(write, 1)
+                mail.envelopes += (write,)
         elif isinstance(write, Consume):
             if write.answer is not None:
                 mail.answers += (write,)

@@ -127,7 +127,7 @@ def _causes(error: BaseException) -> tuple[str, ...]:
     return tuple(chain)
 
 
-def _line(error: BaseException) -> str:
+def line(error: BaseException) -> str:
     """The innermost line of the user's code that the error came through."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if "/actorflow/" not in f.filename.replace("\\", "/")] or frames

@@ -175,7 +175,7 @@ class Runtime(Front):
     async def _drain(self, host: Host) -> None:
         """Begin nothing new; let running steps finish and record them; leave the rest to the next holder."""
         with anyio.move_on_after(self._limits.drain_s):
-            await host.cast.tree.stop()
+            await host.cast.tree.close()
         host.closing = True
         working: list[Abandonable] = []
         left = set(host.resident.values())

@@ -174,7 +174,7 @@ class Tree:
             if node.why is not None:
                 raise node.why.error if isinstance(node.why, Failed) else StoreStopped(f"supervisor {spec.name} did not start")
 
-    async def stop(self) -> None:
+    async def close(self) -> None:
         """Stop all, last one first; each child has its own time for that."""
         for node in reversed(self.nodes):
             if node.why is None:
