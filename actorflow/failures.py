@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from attrs import field, frozen
 
@@ -32,6 +32,9 @@ CAUSES_MAX = 10
 CAUSE_BYTES_MAX = 1_000
 FRAMES_MAX = 20
 TRACEBACK_BYTES_MAX = 8_000
+
+FAILED = b"!"
+"""What the stored answer of a message begins with if it is a failure."""
 
 E = TypeVar("E", bound=Exception)
 
@@ -117,6 +120,29 @@ def traceback_of(payload: bytes) -> str:
         Undecodable: *payload* is no failure.
     """
     return _failure.decode(payload, "failure").traceback
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def failed_answer(error: BaseException) -> bytes:
+    """*error* as the stored answer of a message. Never raises.
+
+    What the codec writes is JSON, and no JSON begins with "!".
+    """
+    return FAILED + encode_failure(error)
+
+
+def split_answer(answer: bytes) -> tuple[Literal["ok", "failed"], bytes]:
+    """What a stored answer says: a value, or a failure for `decode_failure`.
+
+    >>> split_answer(b'{"total":3}')
+    ('ok', b'{"total":3}')
+    >>> status, payload = split_answer(failed_answer(ValueError("no such order")))
+    >>> status, decode_failure(payload)
+    ('failed', ValueError('no such order'))
+    """
+    return ("failed", answer[len(FAILED) :]) if answer.startswith(FAILED) else ("ok", answer)
 
 
 # --- to bytes ---------------------------------------------------------------------------------------------------------

@@ -106,7 +106,8 @@ class Envelope(NamedTuple):
     due_at: float | None  #: not to be seen before; None is at once
     reply_to: int | None  #: the run that asked, if a run did
     state: MessageState = "pending"
-    answer: bytes | None = None  #: the first answer, kept for who asks again with the same key
+    answer: bytes | None = None  #: the first answer, kept for who asks again with the same key; a failure begins with b"!"
+    expires_at: float | None = None  #: an ask's deadline: past it, it is answered `AskExpired` and not run
 
 
 @frozen(kw_only=True)
@@ -202,6 +203,29 @@ class Consume(NamedTuple):
     answer: bytes | None  #: None leaves an earlier answer as it is
 
 
+class SetDead(NamedTuple):
+    """A pending message was given up: it becomes a dead letter. No effect on a message that is not pending."""
+
+    id: int
+    answer: bytes | None  #: a failure, for who asks again with the same key; None leaves an earlier answer as it is
+
+
+class Revive(NamedTuple):
+    """A dead letter is pending again, its answer forgotten. No effect on a message that is not dead."""
+
+    id: int
+
+
+class Expire(NamedTuple):
+    """Messages of a run that are done and were sent before that moment are deleted, and their keys are free again.
+
+    For now and then: a `Consume` that follows in the same batch costs statements of its own.
+    """
+
+    run: int
+    before: float
+
+
 class Bury(NamedTuple):
     """All pending messages of an ended run become dead letters, those of the system ("~...") are dropped."""
 
@@ -232,7 +256,22 @@ class Prune(NamedTuple):
 
 
 Write = (
-    Run | Entry | Envelope | SetState | SetView | SetRound | SetEnd | Wake | Consume | Bury | SetCursor | SetAsideEntries | Prune
+    Run
+    | Entry
+    | Envelope
+    | SetState
+    | SetView
+    | SetRound
+    | SetEnd
+    | Wake
+    | Consume
+    | SetDead
+    | Revive
+    | Expire
+    | Bury
+    | SetCursor
+    | SetAsideEntries
+    | Prune
 )
 """A `Run` in a commit is a new run, an `Entry` is appended, an `Envelope` is accepted."""
 

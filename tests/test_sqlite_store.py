@@ -36,7 +36,6 @@ SCANS = {
     "counts": "reads one narrow index",
     "list_runs": "walks back from the newest and stops at its limit",
     "last_numbers": "a table of three rows",
-    "dead_letters": "walks an index of dead letters alone",
 }
 
 pytestmark = pytest.mark.anyio

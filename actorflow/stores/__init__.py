@@ -93,8 +93,8 @@ class Store(Protocol):
         folded ones too, set-aside ones not; in order."""
         ...
 
-    async def dead_letters(self, *, run: int | None = None, limit: int = 100) -> list[Envelope]:
-        """Messages that were never handled, oldest first."""
+    async def dead_letters(self, *, run: int | None = None, after: int = 0, limit: int = 100) -> list[Envelope]:
+        """Messages that were never handled, with `id > after`, oldest first: a page of a list by id."""
         ...
 
     async def tidy(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
 from attrs import define, field, fields
@@ -21,10 +21,13 @@ from actorflow.records import (
     Consume,
     Entry,
     Envelope,
+    Expire,
     Prune,
+    Revive,
     Run,
     SetAsideEntries,
     SetCursor,
+    SetDead,
     SetEnd,
     SetRound,
     SetState,
@@ -92,16 +95,46 @@ def _add_message(flat: list[Any], message: Envelope) -> None:
     flat += (message_checksum(message), checksum(message.answer))
 
 
+class Letter(NamedTuple):
+    """What becomes of a message that is pending or dead, after some `SetDead` and `Revive`. The last of them says the state.
+
+    The answer depends on where it stood before, which only the database knows: one word for each case, "kept" or an answer.
+    """
+
+    state: Literal["dead", "pending"]
+    kept: bool
+    answer: bytes | None
+    dead_kept: bool
+    dead_answer: bytes | None
+
+    def dead(self, answer: bytes | None) -> Letter:
+        """Then it was given up."""
+        if self.state == "dead" or answer is None:
+            return self._replace(state="dead")
+        return Letter("dead", False, answer, False, answer)
+
+    def pending(self) -> Letter:
+        """Then it was revived."""
+        return self if self.state == "pending" else Letter("pending", False, None, False, None)
+
+
 @define
 class Changes:
-    """The last word on each row that other writes touch. Its parts touch different columns or tables, so their order is free."""
+    """The last word on each row that other writes touch.
+
+    Its parts touch different columns or tables, so their order is free, but for three: `letters` come before `consumed` (no
+    message is given up or revived once it is done), and `expired` comes after it (a `Consume` after an `Expire` is of the
+    next step).
+    """
 
     states: dict[int, tuple[Any, ...]] = field(factory=dict[int, tuple[Any, ...]])
     wakes: dict[int, float] = field(factory=dict[int, float])
     views: dict[int, bytes] = field(factory=dict[int, bytes])
     rounds: dict[int, SetRound] = field(factory=dict[int, SetRound])
     ends: dict[int, tuple[Any, ...]] = field(factory=dict[int, tuple[Any, ...]])
+    letters: dict[int, Letter] = field(factory=dict[int, Letter])
     consumed: dict[int, bytes | None] = field(factory=dict[int, bytes | None])
+    expired: dict[int, float] = field(factory=dict[int, float])
     cursors: dict[tuple[int, int, str, int], bytes | None] = field(factory=dict[tuple[int, int, str, int], bytes | None])
     aside: dict[int, int] = field(factory=dict[int, int])
     pruned: int | None = None  #: a run that is pruned after all that is above
@@ -132,6 +165,20 @@ class Changes:
     def consume(self, write: Consume) -> None:
         self.consumed[write.id] = self.consumed.get(write.id) if write.answer is None else write.answer
 
+    def set_dead(self, write: SetDead) -> None:
+        id, answer = write
+        if id not in self.consumed:
+            letter = self.letters.get(id)
+            self.letters[id] = Letter("dead", answer is None, answer, True, None) if letter is None else letter.dead(answer)
+
+    def revive(self, write: Revive) -> None:
+        if write.id not in self.consumed:
+            letter = self.letters.get(write.id)
+            self.letters[write.id] = Letter("pending", True, None, False, None) if letter is None else letter.pending()
+
+    def expire(self, write: Expire) -> None:
+        self.expired[write.run] = max(write.before, self.expired.get(write.run, write.before))
+
     def set_cursor(self, write: SetCursor) -> None:
         self.cursors[write[:4]] = write.state
 
@@ -146,6 +193,9 @@ _TAKE: dict[type[Any], Callable[[Changes, Any], None]] = {
     SetRound: Changes.set_round,
     SetEnd: Changes.set_end,
     Consume: Changes.consume,
+    SetDead: Changes.set_dead,
+    Revive: Changes.revive,
+    Expire: Changes.expire,
     SetCursor: Changes.set_cursor,
     SetAsideEntries: Changes.set_aside,
 }
@@ -154,7 +204,8 @@ _TAKE: dict[type[Any], Callable[[Changes, Any], None]] = {
 def changes_of(writes: Iterable[Write]) -> tuple[list[Changes], list[int]]:
     """The changes of *writes*, in as few steps as their order allows, and the runs to bury after all of them.
 
-    A `Prune` ends a step: what comes before it must be there to be pruned, and what comes after it must not.
+    A `Prune` ends a step: what comes before it must be there to be pruned, and what comes after it must not. A `Consume` after
+    an `Expire` begins one: what it takes was not done before.
     """
     steps = [Changes()]
     buried: dict[int, None] = {}
@@ -165,5 +216,7 @@ def changes_of(writes: Iterable[Write]) -> tuple[list[Changes], list[int]]:
             steps[-1].pruned = write.run
             steps.append(Changes())
         else:
+            if type(write) is Consume and steps[-1].expired:
+                steps.append(Changes())
             _TAKE[type(write)](steps[-1], write)
     return steps, list(buried)

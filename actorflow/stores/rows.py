@@ -44,15 +44,15 @@ def envelope_of(row: Row) -> Envelope:
     Raises:
         Undecodable: Body or answer is not what was written.
     """
-    message = Envelope(*row[:11])
-    if message_checksum(message) != row[11] or checksum(message.answer) != row[12]:
+    message = Envelope(*row[:12])
+    if message_checksum(message) != row[12] or checksum(message.answer) != row[13]:
         raise Undecodable(f"message {message.id} of run {message.run}", _WHY)
     return message
 
 
 def unchecked_envelope_of(row: Row) -> Envelope:
     """A message as lists show it."""
-    return Envelope(*row[:11])
+    return Envelope(*row[:12])
 
 
 def event_of(row: Row) -> Event:

@@ -335,9 +335,9 @@ class SqliteStore:
     async def events(self, *, after: int = 0, limit: int = 1_000) -> list[Event]:
         return [unchecked_event_of(row) for row in await self._list(reader.rows("events", after=after, limit=limit))]
 
-    async def dead_letters(self, *, run: int | None = None, limit: int = 100) -> list[Envelope]:
+    async def dead_letters(self, *, run: int | None = None, after: int = 0, limit: int = 100) -> list[Envelope]:
         name = "dead_letters" if run is None else "dead_letters_of_run"
-        return [unchecked_envelope_of(row) for row in await self._list(reader.rows(name, run=run, limit=limit))]
+        return [unchecked_envelope_of(row) for row in await self._list(reader.rows(name, run=run, after=after, limit=limit))]
 
     async def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         return await self._asked(self._open().reader, function)

@@ -48,8 +48,8 @@ values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: insert_message
 -- Accept messages.
-insert into message (id, run, type, key, body, sender, sent_at, due_at, reply_to, state, answer, crc, answer_crc)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+insert into message (id, run, type, key, body, sender, sent_at, due_at, reply_to, state, answer, expires_at, crc, answer_crc)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: set_state
 -- Where runs stand.
@@ -91,6 +91,22 @@ with new (id, answer, crc) as (values (?, ?, ?))
 update message set state = 'done', answer = coalesce(new.answer, message.answer),
                    answer_crc = coalesce(new.crc, message.answer_crc)
 from new where message.id = new.id
+
+-- name: set_letters
+-- Messages given up and dead letters revived, with the answer of one that was pending and of one that was dead.
+with new (id, state, kept, answer, crc, dead_kept, dead_answer, dead_crc) as (values (?, ?, ?, ?, ?, ?, ?, ?))
+update message set state = new.state,
+                   answer = case when iif(message.state = 'dead', new.dead_kept, new.kept) then message.answer
+                                 else iif(message.state = 'dead', new.dead_answer, new.answer) end,
+                   answer_crc = case when iif(message.state = 'dead', new.dead_kept, new.kept) then message.answer_crc
+                                     else iif(message.state = 'dead', new.dead_crc, new.crc) end
+from new where message.id = new.id and message.state in ('pending', 'dead')
+
+-- name: expire
+-- Messages that are done and old enough go, with their keys.
+delete from message where id in (
+    select message.id from (values (?, ?)) as new
+    join message on message.run = new.column1 and message.state = 'done' and message.sent_at < new.column2)
 
 -- name: drop_pending_system
 -- What the system sent to a run that ended is dropped.
@@ -251,8 +267,8 @@ order by seq
 
 -- name: dead_letters
 -- Messages that nobody handled, oldest first.
-select * from message where state = 'dead' order by id limit :limit
+select * from message where state = 'dead' and id > :after order by id limit :limit
 
 -- name: dead_letters_of_run
 -- Those that were sent to one run.
-select * from message where state = 'dead' and run = :run order by id limit :limit
+select * from message where state = 'dead' and run = :run and id > :after order by id limit :limit

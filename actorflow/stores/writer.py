@@ -333,12 +333,24 @@ def _apply(db: sqlite3.Connection, changes: Changes) -> None:
         _set_cursors(db, changes)
     if changes.aside:
         statements.SET_ASIDE.run(db, [value for row in changes.aside.items() for value in row])
+    if changes.letters:
+        _set_letters(db, changes)
     if changes.consumed:
         statements.DROP_CONSUMED.run(db, list(changes.consumed))
         kept = changes.consumed.items()
         statements.KEEP_CONSUMED.run(db, [value for id, answer in kept for value in (id, answer, checksum(answer))])
+    if changes.expired:
+        statements.EXPIRE.run(db, [value for row in changes.expired.items() for value in row])
     if changes.pruned is not None:
         _prune(db, changes.pruned)
+
+
+def _set_letters(db: sqlite3.Connection, changes: Changes) -> None:
+    rows = (
+        (id, state, kept, answer, checksum(answer), dead_kept, dead_answer, checksum(dead_answer))
+        for id, (state, kept, answer, dead_kept, dead_answer) in changes.letters.items()
+    )
+    statements.SET_LETTERS.run(db, [value for row in rows for value in row])
 
 
 def _set_cursors(db: sqlite3.Connection, changes: Changes) -> None:

@@ -22,11 +22,9 @@ from actorflow.errors import FenceLost, StoreStopped
 from actorflow.records import (
     URGENT,
     Address,
-    Bury,
     Chain,
     Commit,
     Consume,
-    Duplicate,
     Loaded,
     Prune,
     Rejected,
@@ -42,13 +40,14 @@ from actorflow.records import (
     Write,
 )
 from actorflow.stores import Store
+from actorflow.testing.message_contract import MessageContract
 from actorflow.testing.samples import Held, a_message, a_run, an_entry, waiting
 
 T = TypeVar("T")
 
 
 @pytest.mark.anyio
-class StoreContract:
+class StoreContract(MessageContract):
     """Give it a fixture `make`: a function without arguments that makes a store, each time over the same data."""
 
     @pytest.fixture(params=["asyncio", "trio"])
@@ -141,16 +140,6 @@ class StoreContract:
         assert answers == [None, Taken(first), None]
         assert await held.store.counts() == {"waiting": 3}
         assert await held.store.events() == []
-
-    async def test_a_used_message_key_shows_the_message_it_was_used_for(self, held: Held) -> None:
-        await held.commit([a_run(), a_run(2)])
-        await held.commit([a_message(1, key="k")])
-        await held.commit([Consume(1, b'"yes"')])
-
-        answers = await held.commit([a_message(2, key="k", body=b"2")], [a_message(3, 2, key="k")])
-
-        assert answers == [Duplicate(a_message(1, key="k", state="done", answer=b'"yes"')), None]
-        assert (await held.loaded()).mailbox == []
 
     async def test_the_second_of_two_in_one_batch_is_refused(self, held: Held) -> None:
         answers = await held.commit([a_run(1, "same")], [a_run(2, "same")])
@@ -254,27 +243,6 @@ class StoreContract:
         assert [event.entry.run for event in await held.store.events()] == [2]
         assert await held.store.message(1, "k") is None
         assert isinstance((await held.commit([a_run(3, "k1")]))[0], Taken)
-
-    # --- messages -----------------------------------------------------------------------------------------------------
-
-    async def test_a_consumed_message_is_kept_only_if_somebody_may_ask_again(self, held: Held) -> None:
-        await held.commit([a_run(), a_message(1), a_message(2, key="k"), a_message(3, reply_to=1), a_message(4)])
-
-        await held.commit([Consume(1, None), Consume(2, b"1"), Consume(3, None), Consume(2, None), Consume(77, b"")])
-        await held.commit([Consume(2, None)])
-
-        assert (await held.loaded()).mailbox == [a_message(4)]
-        assert await held.store.message(1, "k") == a_message(2, key="k", state="done", answer=b"1")
-
-    async def test_messages_of_an_ended_run_are_dead_letters_but_for_the_systems(self, held: Held) -> None:
-        await held.commit([a_run(), a_run(2), a_message(1), a_message(2, type="~cancel"), a_message(3, 2)])
-
-        await held.commit([Bury(1), a_message(4)])
-
-        assert await held.store.dead_letters() == [a_message(1, state="dead"), a_message(4, state="dead")]
-        assert await held.store.dead_letters(run=2) == []
-        assert (await held.loaded()).mailbox == []
-        assert (await held.loaded(2)).mailbox == [a_message(3, 2)]
 
     # --- what replay sees -----------------------------------------------------------------------------------------------
 

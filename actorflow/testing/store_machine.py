@@ -29,13 +29,16 @@ from actorflow.records import (
     Entry,
     Envelope,
     Event,
+    Expire,
     Lease,
     Prune,
     Rejected,
+    Revive,
     Run,
     RunQuery,
     SetAsideEntries,
     SetCursor,
+    SetDead,
     SetEnd,
     SetRound,
     SetState,
@@ -94,9 +97,12 @@ _messages = st.builds(
     key=st.sampled_from([None, "k", "l"]),
     body=_payloads,
     sender=st.just(""),
-    sent_at=st.just(1.0),
+    sent_at=st.sampled_from([1.0, 2.0]),
     due_at=_moments,
     reply_to=st.none() | _runs,
+    state=st.sampled_from(["pending", "pending", "pending", "done", "dead"]),
+    answer=_maybe,
+    expires_at=_moments,
 )
 _states = st.builds(
     SetState,
@@ -113,13 +119,22 @@ _others = st.one_of(
     st.builds(SetRound, _runs, st.integers(0, 1), _payloads),
     st.builds(SetEnd, run=_runs, outcome=_maybe, report=_maybe, ended_at=_moments),
     st.builds(Wake, _runs, st.sampled_from([URGENT, 0.0, 1.0, 2.0])),
-    st.builds(Consume, st.integers(1, 12), _maybe),
     st.builds(Bury, _runs),
     st.builds(SetCursor, _runs, st.integers(0, 1), _branches, st.integers(0, 1), _maybe),
     st.builds(SetAsideEntries, _runs, st.lists(st.integers(0, 20), max_size=3).map(tuple)),  # places among the events
     st.builds(Prune, _runs),
 )
-_writes = st.lists(st.one_of(_new_runs, _entries, _messages, _others, _others), max_size=5).map(tuple)
+_fates = st.one_of(
+    st.builds(Consume, st.integers(1, 12), _maybe),
+    st.builds(SetDead, st.integers(1, 12), _maybe),
+    st.builds(Revive, st.integers(1, 12)),
+    st.builds(Expire, _runs, st.sampled_from([1.5, 2.5])),
+)
+_fates_of_one = st.lists(
+    st.one_of(st.builds(Consume, st.just(1), _maybe), st.builds(SetDead, st.just(1), _maybe), st.just(Revive(1))), max_size=6
+).map(tuple)
+_any_writes = st.lists(st.one_of(_new_runs, _entries, _messages, _others, _others, _fates), max_size=5).map(tuple)
+_writes = st.one_of(_any_writes, _any_writes, _any_writes, _fates_of_one)
 _batches = st.lists(st.tuples(_writes, st.none() | st.integers(0, 2)), max_size=5)
 
 
@@ -168,6 +183,7 @@ class _Side:
             "counts": await store.counts(),
             "due": await store.due(after=(0.5, 0), limit=3),
             "dead": await store.dead_letters(),
+            "dead, a page": await store.dead_letters(after=4, limit=2),
             "found": [await store.find(Address(kind, "x")) for kind in ("a", "b")],
             "chains": [chain.broken for chain in self.chains],
         }
@@ -178,7 +194,7 @@ class _Side:
                 seen[f"loaded {run}"] = evolve(loaded, entries=())
             seen[f"undoable {run}"] = self._places(await store.undoable(run, 0))
             seen[f"history {run}"] = self._places(await store.history(run, limit=4))
-            seen[f"message {run}"] = await store.message(run, "k"), await store.dead_letters(run=run, limit=1)
+            seen[f"message {run}"] = await store.message(run, "k"), await store.dead_letters(run=run, after=1, limit=1)
         return seen
 
 

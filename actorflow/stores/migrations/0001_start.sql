@@ -87,12 +87,14 @@ create table message (
     reply_to    integer,
     state       text    not null,
     answer      blob,
+    expires_at  real,
     crc         integer not null,
     answer_crc  integer
 );
 create unique index message_key on message (run, key) where key is not null;
 create index message_of_run on message (run, state);
 create index message_dead on message (id) where state = 'dead';
+create index message_done on message (run, sent_at) where state = 'done';
 
 -- Where each `each` stands: one row, updated in place.
 create table cursor (
@@ -125,5 +127,6 @@ from entry;
 
 create view message_text as
 select id, run, type, key, cast(body as text) as body, sender, datetime(sent_at, 'unixepoch') as sent_at,
-       datetime(due_at, 'unixepoch') as due_at, reply_to, state, cast(answer as text) as answer
+       datetime(due_at, 'unixepoch') as due_at, reply_to, state, cast(answer as text) as answer,
+       datetime(expires_at, 'unixepoch') as expires_at
 from message;
