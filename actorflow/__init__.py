@@ -71,11 +71,11 @@ from actorflow.policies.restarts import Backoff as Backoff
 from actorflow.policies.retry import Retry as Retry
 from actorflow.runtime import Client as Client
 from actorflow.runtime import Runtime as Runtime
-from actorflow.supervisor import Child as Child
-from actorflow.supervisor import Supervisor as Supervisor
 from actorflow.step import plain as plain
 from actorflow.step import step as step
 from actorflow.step import with_options as with_options
+from actorflow.supervisor import Child as Child
+from actorflow.supervisor import Supervisor as Supervisor
 from actorflow.workflow import Branch as Branch
 from actorflow.workflow import Workflow as Workflow
 from actorflow.workflow import gather as gather

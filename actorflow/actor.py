@@ -10,7 +10,19 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, cast, dataclass_transform, final, get_args, get_type_hints, overload
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    cast,
+    dataclass_transform,
+    final,
+    get_args,
+    get_type_hints,
+    overload,
+)
 
 import attrs
 from attrs import define, field

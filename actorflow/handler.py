@@ -6,11 +6,12 @@ acknowledgement of the message, what it sends, its timers and its reply become d
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Protocol, TypeVar, get_type_hints, overload
+from typing import Any, Protocol, TypeVar, cast, get_type_hints, overload
 
 from attrs import define, field
 
@@ -84,10 +85,10 @@ def handler(given: Any = None, /, *, readonly: bool = False, timeout: Duration =
         readonly: It only reads: it runs beside a turn that waits, from the last durable state, and calls no step.
         timeout: How long a turn may take, its steps and asks included.
     """
-    is_message = isinstance(given, type) and issubclass(given, Message)
-    mark = _Mark(given if is_message else None, readonly, seconds(timeout))
-    if given is None or is_message:
-        return lambda fn: _marked(fn, mark)
+    message: type[Message[Any]] | None = given if isinstance(given, type) and issubclass(given, Message) else None
+    mark = _Mark(message, readonly, seconds(timeout))
+    if given is None or message is not None:
+        return functools.partial(_marked, mark=mark)
     if isinstance(given, type):
         raise BadDefinition(f"@handler({given.__qualname__}): that is no message; derive it from `Message`.")
     return _marked(given, mark)
@@ -132,6 +133,7 @@ def handlers_of(cls: type, localns: dict[str, Any] | None) -> dict[type[Message[
             where = f"@handler {cls.__qualname__}.{name}"
             if not (isinstance(message, type) and issubclass(message, Message)):
                 raise BadDefinition(f"{where}: {message!r} is no message; derive it from `Message`.")
+            message = cast("type[Message[Any]]", message)
             if message in found:
                 raise BadDefinition(
                     f"{where}: {message.__qualname__} is handled by {cls.__qualname__}.{found[message].name} already. One type "

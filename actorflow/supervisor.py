@@ -17,8 +17,7 @@ from actorflow.actor import Actor
 from actorflow.clock import Duration, seconds
 from actorflow.errors import BadDefinition, BadDuration, BadKey
 from actorflow.policies.limits import checked_key
-from actorflow.policies.restarts import RESTARTS_MAX
-from actorflow.policies.restarts import Backoff
+from actorflow.policies.restarts import RESTARTS_MAX, Backoff
 from actorflow.policies.tree import AutoShutdown, ChildSpec, Decision, RestartType, Strategy, SupervisorSpec
 from actorflow.workflow import Workflow
 

@@ -22,6 +22,7 @@ from actorflow.failures import decode_failure
 from actorflow.policies.limits import Limits
 from actorflow.records import ENDED, Address, Envelope, Lease, Loaded, Run, SetState, Wake, Write
 from actorflow.runtime import reports
+from actorflow.runtime.door import Door
 from actorflow.runtime.host import Host
 from actorflow.runtime.loading import Loading
 from actorflow.runtime.loops import current_loop
@@ -115,6 +116,10 @@ class _Asleep(Loading):
 class _Alone(Operators):
     """The acts that would need a live run, done to its rows."""
 
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self.door = _Slot(self)
+
     async def cancel(self, to: Address, *, why: str) -> bool:
         run = await self.run(to)
         if run.status in ENDED:
@@ -147,8 +152,12 @@ class _Alone(Operators):
             raise RunPaused(to, run.reason or "", reports.decode(run.report))
         raise NobodyRuns
 
-    async def _accepting(self, to: Address, *, ask: bool) -> Run:
-        run = await super()._accepting(to, ask=ask)
+
+class _Slot(Door):
+    """A door whose mailboxes are rows."""
+
+    async def accepting(self, to: Address, *, ask: bool) -> Run:
+        run = await super().accepting(to, ask=ask)
         loaded = await self.host.store.load(run.id)
         waiting = math.inf if loaded is None else len(loaded.mailbox)
         if waiting >= self.host.mailbox_max(to.kind):

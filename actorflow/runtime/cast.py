@@ -72,8 +72,8 @@ class Cast:
             return kind.encode(kind.cls())
         except TypeError as error:
             raise BadDefinition(
-                f"{to} cannot be made by writing to it: {kind.name} has fields without defaults ({error}). Give them defaults, or "
-                f"start it as a static child, Child({kind.cls.__qualname__}(...), {to.key!r})."
+                f"{to} cannot be made by writing to it: {kind.name} has fields without defaults ({error}). Give them "
+                f"defaults, or start it as a static child, Child({kind.cls.__qualname__}(...), {to.key!r})."
             ) from error
 
     async def make(self, to: Address, fields: bytes) -> None:
@@ -130,7 +130,9 @@ class Cast:
         self._budgets[activation.run.id] = budget
         text = f"{type(error).__qualname__}: {error}"
         if verdict == "quarantine":
-            what = f"it failed {len(budget.spent)} times within {budget.within_s:g} s, after which it is not restarted; last: {text}"
+            what = (
+                f"it failed {len(budget.spent)} times within {budget.within_s:g} s, after which it is not restarted; last: {text}"
+            )
             activation.pause("bug", reports.plain("bug", what[:2_000], reports.line(error)), [])
             return
         delay_s = Backoff().delay_s(len(budget.spent), die=self.host.chance.jitter())

@@ -24,6 +24,7 @@ from actorflow.runtime import reports, room
 from actorflow.runtime.handling import ActorActivation
 from actorflow.runtime.loops import Signal
 from actorflow.runtime.mail import Waiter
+from actorflow.runtime.reading import read
 
 if TYPE_CHECKING:
     from actorflow.handler import Handler
@@ -34,18 +35,18 @@ class Door:
     """Accepts messages of clients."""
 
     def __init__(self, operators: Operators) -> None:
-        self._operators = operators
-        self._host = operators.host
+        self.operators = operators
+        self.host = operators.host
 
     async def tell(self, to: Address, type_: str, body: bytes, *, key: str | None, after_s: float | None) -> None:
         """Durable on return."""
         self._check(to, type_, body)
-        due_at = None if after_s is None else self._host.clock.wall() + after_s
+        due_at = None if after_s is None else self.host.clock.wall() + after_s
         await self._send(to, type_, body, key, due_at=due_at)
 
     async def ask(self, to: Address, type_: str, body: bytes, *, key: str, within_s: float) -> bytes:
         """Its answer, which is durable."""
-        host = self._host
+        host = self.host
         handler = self._check(to, type_, body)
         waiter = Waiter(Signal(host.loop))
         with anyio.move_on_after(within_s):
@@ -71,10 +72,10 @@ class Door:
 
     async def _read(self, to: Address, type_: str, body: bytes) -> bytes:
         """Answer from the last durable state: nothing is written, and nobody is waited for."""
-        await self._accepting(to, ask=True)
-        activation = self._host.by_address.get(to)
+        await self.accepting(to, ask=True)
+        activation = self.host.by_address.get(to)
         assert isinstance(activation, ActorActivation)
-        return activation.read(type_, body)
+        return read(activation, type_, body)
 
     # --- checks ---------------------------------------------------------------------------------------------------------
 
@@ -84,7 +85,7 @@ class Door:
         Raises:
             UnknownMessage, TooLarge: Refused; nothing was stored.
         """
-        host = self._host
+        host = self.host
         check_size(body, f"message to {to}", host.limits.payload_bytes_max)
         if type_.startswith("~"):
             raise UnknownMessage(f"{type_} is a message of the system; it cannot be sent to {to}.")
@@ -121,15 +122,15 @@ class Door:
         waiter: Waiter | None = None,
     ) -> Envelope:
         """Accept a message; returns the one that was accepted first under that key."""
-        host = self._host
+        host = self.host
         while True:
             try:
-                target = await self._accepting(to, ask=waiter is not None)
+                target = await self.accepting(to, ask=waiter is not None)
                 envelope = host.envelope(target.id, type_, body, sender="", key=key, due_at=due_at, expires_at=expires_at)
                 writes = self._admit(target, envelope)
             except (RunEnded, RunEnding, MailboxFull, ActorPaused) as refused:
                 # It takes nothing more; but what it took before, it took, and a caller who repeats it may know.
-                earlier = None if key is None else await host.store.message((await self._operators.run(to)).id, key)
+                earlier = None if key is None else await host.store.message((await self.operators.run(to)).id, key)
                 if earlier is not None:
                     return self._same(earlier, type_, body)
                 waits = isinstance(refused, MailboxFull) and room.overflow(host, to.kind) == "wait"
@@ -139,7 +140,7 @@ class Door:
             break
         if waiter is not None:
             host.replies.setdefault(envelope.id, []).append(waiter)
-        refusal = await self._operators.write(writes)
+        refusal = await self.operators.write(writes)
         if isinstance(refusal, Duplicate):
             host.replies.pop(envelope.id, None)
             return self._same(refusal.envelope, type_, body)
@@ -156,14 +157,14 @@ class Door:
         Raises:
             MailboxFull: There is no room, and the sender is to know.
         """
-        writes = room.admit(self._host, target, envelope)
+        writes = room.admit(self.host, target, envelope)
         if writes is None:
-            raise MailboxFull(target.address, self._host.mailbox_max(target.kind))
+            raise MailboxFull(target.address, self.host.mailbox_max(target.kind))
         return writes
 
-    async def _accepting(self, to: Address, *, ask: bool) -> Run:
+    async def accepting(self, to: Address, *, ask: bool) -> Run:
         """The run or actor, if it takes messages now; from here to the submit nothing waits."""
-        host, run = self._host, self._operators.run
+        host, run = self.host, self.operators.run
         activation = host.by_address.get(to)
         if activation is not None and activation.status in ("running", "waiting") and not host.closing:
             return activation.run

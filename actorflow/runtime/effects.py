@@ -69,7 +69,8 @@ class Effects:
         if interval:
             due_at = envelope.due_at or envelope.sent_at
             passed = max(0, math.floor((self._activation.host.clock.wall() - due_at) / interval))
-            self._set(name, envelope.type, envelope.body, due_at + interval * (passed + 1), interval, writes)
+            again = SetTimer(name, envelope.type, envelope.body, interval, interval)
+            self._set(again, due_at + interval * (passed + 1), writes)
 
     def _runs_already(self, timer: SetTimer) -> bool:
         """An `every` that is set as it is (each `on_start` does so) keeps its moments."""
@@ -77,12 +78,12 @@ class Effects:
         same = set_ is not None and (set_.type, set_.body) == (timer.type, timer.body)
         return timer.every_s is not None and same and set_ is not None and every_s(set_) == timer.every_s
 
-    def _set(self, name: str, type_: str, body: bytes, due_at: float, every: float | None, writes: list[Write]) -> None:
-        self._cancel(name, writes)
+    def _set(self, timer: SetTimer, due_at: float, writes: list[Write]) -> None:
+        self._cancel(timer.name, writes)
         host, run = self._activation.host, self._activation.run.id
-        sender = f"{EVERY}{every!r}/{name}" if every else f"{TIMER}{name}"
-        timer = self._timers[name] = host.envelope(run, type_, body, sender=sender, due_at=due_at)
-        writes.append(timer)
+        sender = f"{EVERY}{timer.every_s!r}/{timer.name}" if timer.every_s else f"{TIMER}{timer.name}"
+        message = self._timers[timer.name] = host.envelope(run, timer.type, timer.body, sender=sender, due_at=due_at)
+        writes.append(message)
 
     def _cancel(self, name: str, writes: list[Write]) -> None:
         timer = self._timers.pop(name, None)
@@ -176,9 +177,8 @@ class Effects:
                     self._post(effect, sent, writes)
                 case SetTimer() if self._runs_already(effect):
                     pass
-                case SetTimer(name, type_, body, after_s, every):
-                    due_at = self._activation.host.clock.wall() + after_s
-                    self._set(name, type_, body, due_at, every, writes)
+                case SetTimer():
+                    self._set(effect, self._activation.host.clock.wall() + effect.after_s, writes)
                 case CancelTimer(name):
                     self._cancel(name, writes)
                 case Unstash():

@@ -18,19 +18,17 @@ from attrs import define
 
 from actorflow.acting import Terminated
 from actorflow.actor import Fields, Kind
-from actorflow.errors import ActorflowError, AskExpired, BadDefinition, HandlerTimeout, MailboxFull, UnknownMessage
-from actorflow.failures import failed_answer
+from actorflow.errors import ActorflowError, AskExpired, HandlerTimeout, UnknownMessage
 from actorflow.handler import Handler
-from actorflow.kernel.outbox import Effect, Outbox
+from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import Again, Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
 from actorflow.message import Message, decode_message
-from actorflow.policies import handling
-from actorflow.policies.handling import Answer, GiveUp, TryAgain
-from actorflow.records import Address, Consume, Entry, Envelope, Event, Loaded, RunStatus, SetAsideEntries, SetDead, SetRound, Write
-from actorflow.runtime import reports
+from actorflow.records import Address, Entry, Envelope, Event, Loaded, RunStatus, SetAsideEntries, SetRound, Write
+from actorflow.runtime import outcomes, reports
 from actorflow.runtime.activation import Activation
 from actorflow.runtime.effects import Effects, every_s
+from actorflow.runtime.reading import read_beside
 from actorflow.runtime.sending import notice
 
 if TYPE_CHECKING:
@@ -71,11 +69,11 @@ class ActorActivation(Activation):
         self.state_bytes: bytes = self._fields_at_start  #: the fields as they are durable, or about to be
         self.effects: Effects = Effects(self)
         self.started = False  #: `on_start` is done
-        self._written_state = self._durable = self.state_bytes
-        self._instance: Any = None
-        self._stashed: set[int] = set()
-        self._blocked = False  #: the next turn must wait: for a restart, a retry, or to learn where a message goes
-        self._leaving = self._said = False
+        self.written_bytes = self._durable = self.state_bytes
+        self.instance: Any = None
+        self.stashed: set[int] = set()
+        self.blocked = False  #: the next turn must wait: for a restart, a retry, or to learn where a message goes
+        self.leaving = self._said = False
         self._retry: Timer | None = None
         self._late: Timer | None = None
 
@@ -86,11 +84,11 @@ class ActorActivation(Activation):
         if self.stopping is not None:
             return
         try:
-            self._instance = self.kind.build(self.state_bytes, key=self.run.key)
+            self.instance = self.kind.build(self.state_bytes, key=self.run.key)
         except Exception as error:  # noqa: BLE001  (whatever a validator of today's class raises)
             self.pause("undecodable", reports.plain("undecodable", f"{type(error).__qualname__}: {error}", str(self)), [])
             return
-        self.fields = Fields(self.kind, self._instance)
+        self.fields = Fields(self.kind, self.instance)
         for envelope in self.mailbox.all():
             self._expect(envelope)
             self.effects.loaded(envelope)
@@ -113,12 +111,12 @@ class ActorActivation(Activation):
         """The turn before the first message."""
         writes: list[Write] = []
         if not self.kind.starts:
-            self._is_started()
+            self.is_started()
             self.serve()
         elif self._handle(None, writes):
-            self._commit(writes)
+            self.commit(writes)
 
-    def _is_started(self) -> None:
+    def is_started(self) -> None:
         self.started = True
         self.host.cast.started(self)
 
@@ -130,10 +128,10 @@ class ActorActivation(Activation):
         kept = [event for event in events if event.seq not in failed]
         writes: list[Write] = [SetAsideEntries(self.run.id, failed)] if failed else []
         if number and envelope is None:  # It was answered or given up meanwhile.
-            self._next_round(writes)
-            self._commit(writes)
+            self.next_round(writes)
+            self.commit(writes)
         elif self._handle(envelope, writes, kept):
-            self._commit(writes)
+            self.commit(writes)
 
     def drop(self) -> None:
         for timer in (self._retry, self._late):
@@ -143,7 +141,7 @@ class ActorActivation(Activation):
 
     @property
     def idle(self) -> bool:
-        return super().idle and not self._blocked and not self.host.cast.is_static(self)
+        return super().idle and not self.blocked and not self.host.cast.is_static(self)
 
     @property
     def fields_bytes(self) -> bytes:
@@ -170,9 +168,9 @@ class ActorActivation(Activation):
         if self.handling is not None:
             super().serve()
             if self.handling is not None:  # pyright: ignore[reportUnnecessaryComparison]  # The answer may have ended it.
-                self._read_beside()
+                read_beside(self)
             return
-        if self.inflight or self._blocked or self.stopping is not None:
+        if self.inflight or self.blocked or self.stopping is not None:
             return
         if not self.started:
             self._start()
@@ -185,7 +183,7 @@ class ActorActivation(Activation):
             if not self._handle(envelope, writes):
                 return
         if writes:
-            self._commit(writes)
+            self.commit(writes)
 
     def _next(self) -> Envelope | None:
         """The oldest message, those of the system first; none that is stashed, watches, or answers nobody any more."""
@@ -195,7 +193,7 @@ class ActorActivation(Activation):
         return self.mailbox.oldest(_is_system, now=now) or self.mailbox.oldest(self._may_be_next, now=now)
 
     def _may_be_next(self, envelope: Envelope) -> bool:
-        return envelope.id not in self._stashed and envelope.type != "~watch"
+        return envelope.id not in self.stashed and envelope.type != "~watch"
 
     def _handle(self, envelope: Envelope | None, writes: list[Write], events: Sequence[Event] = ()) -> bool:
         """One turn. False if the next one must wait: then it has taken *writes* along."""
@@ -203,25 +201,25 @@ class ActorActivation(Activation):
         try:
             message = None if envelope is None else self._message(envelope)
             if envelope is not None and message is None:  # Nobody wants it.
-                return self._acknowledge(envelope, writes)
+                return outcomes.acknowledge(self, envelope, writes)
             if envelope is not None and envelope.expires_at is not None and envelope.expires_at <= self.host.clock.wall():
-                return self._refuse(turn, AskExpired(self.address), writes)
+                return outcomes.refuse(self, turn, AskExpired(self.address), writes)
             if message is None:
-                code = self._instance.on_start()
+                code = self.instance.on_start()
             else:
                 turn.handler = self.kind.handler_of(type(message))
                 if turn.handler is None:
                     raise UnknownMessage(f"{self.kind.name} handles no {type(message).__qualname__}.")
-                code = turn.handler.fn(self._instance, message)
+                code = turn.handler.fn(self.instance, message)
         except Exception as error:  # noqa: BLE001  (a message that today's classes cannot read)
-            return self._failed(turn, error, writes)
-        box = Outbox(self._room, turn.number)
+            return outcomes.failed(self, turn, error, writes)
+        box = Outbox(self.room, turn.number)
         self.turn = Turn(
             code,
             self.host.context.copy(),
             events,
             state=self.fields,
-            instance=self._instance,
+            instance=self.instance,
             now=self.host.clock.wall,
             seed=f"{self.run.seed}/{self.round}/{turn.number}",
             outbox=box,
@@ -229,7 +227,7 @@ class ActorActivation(Activation):
         stretch = self.host.loop.hidden(self.turn.begin)
         if stretch.end is not None:
             turn.entries = bool(events)
-            return self._ended(turn, stretch.end, writes)
+            return outcomes.ended(self, turn, stretch.end, writes)
         self._open(turn, stretch, writes, resumed=bool(events))
         return False
 
@@ -245,7 +243,7 @@ class ActorActivation(Activation):
         object.__setattr__(message, "__actorflow_id__", envelope.id)
         return message
 
-    def _room(self, to: Address, beside: int) -> None:
+    def room(self, to: Address, beside: int) -> None:
         """Refuse a message to somebody known to be full. Not on replay: then it was accepted."""
         if self.turn.replaying:
             return
@@ -256,8 +254,8 @@ class ActorActivation(Activation):
         if not self.kind.stops or self.handling is not None or not self.started or self._said:
             return
         self._said = True
-        box = Outbox(self._room)
-        self.turn = Turn(self._instance.on_stop(), self.host.context.copy(), state=self.fields, instance=self._instance, outbox=box)
+        box = Outbox(self.room)
+        self.turn = Turn(self.instance.on_stop(), self.host.context.copy(), state=self.fields, instance=self.instance, outbox=box)
         end = self.host.loop.hidden(self.turn.begin).end
         match end:
             case Finished(_, None):
@@ -288,7 +286,7 @@ class ActorActivation(Activation):
     def _time_out(self) -> None:
         turn = self.handling
         if turn is not None and turn.handler is not None and self.stopping is None:
-            self._failed(turn, HandlerTimeout(turn.handler.name, turn.handler.timeout_s), [])
+            outcomes.failed(self, turn, HandlerTimeout(turn.handler.name, turn.handler.timeout_s), [])
 
     def ended(self, end: Finished | Again | Broken, writes: list[Write]) -> None:
         """A turn that had waited ended."""
@@ -297,233 +295,66 @@ class ActorActivation(Activation):
         self.handling = None
         if self._late is not None:
             self._late.cancel()
-        if self._ended(turn, end, writes):
-            self._commit(writes)
+        if outcomes.ended(self, turn, end, writes):
+            self.commit(writes)
 
-    def _ended(self, turn: Handling, end: Finished | Again | Broken, writes: list[Write]) -> bool:
-        match end:
-            case Finished(value, None):
-                return self._finished(turn, value, writes)
-            case Finished(_, BaseException() as error):
-                return self._failed(turn, error, writes)
-            case Broken(reason):
-                return self._failed(turn, reason, writes)
-            case _:
-                return self._failed(turn, BadDefinition("`again` is a verb of workflows"), writes)
-
-    # --- reading --------------------------------------------------------------------------------------------------------
-
-    def durable_bytes(self) -> bytes:
-        """The fields as they are known to be durable."""
-        if not self.inflight:
-            self._durable = self._written_state
-        return self._durable
-
-    def read(self, type_: str, body: bytes) -> bytes:
-        """What a readonly handler answers, from the last durable state. Nothing is written.
-
-        Raises:
-            Exception: What the handler raised.
-        """
-        message = decode_message(type_, body)
-        handler = self.kind.handler_of(type(message))
-        assert handler is not None
-        instance = self.kind.build(self.durable_bytes(), key=self.run.key)
-        box = Outbox(self._room)
-        reading = Turn(handler.fn(instance, message), self.host.context.copy(), now=self.host.clock.wall, outbox=box)
-        end = self.host.loop.hidden(reading.begin).end
-        reading.drop()
-        where = f"readonly handler {self.kind.name}.{handler.name}"
-        match end:
-            case Finished(value, None):
-                if box.effects or Fields(self.kind, instance).view() != self.durable_bytes():
-                    raise BadDefinition(f"{where} changed a field or sent something. Make it a plain @handler.")
-                return handler.reply(type(message)).encode(value, f"answer of {where}")
-            case Finished(_, Exception() as error):
-                raise error
-            case Broken(reason):
-                raise BadDefinition(f"{where}: {reason}")
-            case _:
-                raise BadDefinition(f"{where} calls a step or asks. Make it a plain @handler.")
-
-    def _read_beside(self) -> None:
-        """Readonly messages are answered while a turn waits."""
-        now = self.host.clock.wall()
-        while (envelope := self.mailbox.oldest(self._is_read, now=now)) is not None:
-            self.mailbox.remove(envelope)
-            try:
-                answer = self.read(envelope.type, envelope.body)
-            except Exception as error:  # noqa: BLE001  (a handler's)
-                answer = failed_answer(error)
-            failed = answer[1:] if answer.startswith(b"!") else None
-            writes: list[Write] = [Consume(envelope.id, answer), *self.host.reply(envelope, answer, failed)]
-            self.submit(writes, lambda: self.host.rest(self))
-
-    def _is_read(self, envelope: Envelope) -> bool:
-        if envelope.type.startswith("~") or (self.handling is not None and envelope.id == self.handling.number):
-            return False
-        handler = self.kind.handler_of(type_of(envelope))
-        return handler is not None and handler.readonly
-
-    # --- how turns end --------------------------------------------------------------------------------------------------
-
-    def _finished(self, turn: Handling, value: Any, writes: list[Write]) -> bool:
-        envelope, box = turn.envelope, self.turn.outbox
-        assert box is not None
-        try:
-            state = self.host.checked(self.fields.view(), f"state of {self}")
-            reply: bytes | None = None
-            if turn.handler is not None and envelope is not None and not box.stashed():
-                what = f"reply of {self} to {envelope.type}"
-                reply = self.host.checked(turn.handler.reply(type_of(envelope)).encode(value, what), what)
-        except ActorflowError as error:
-            return self._failed(turn, error, writes)
-        self.state_bytes = state
-        if turn.entries:
-            self._next_round(writes)
-        if envelope is None:
-            self._is_started()
-        elif box.stashed():
-            self._stashed.add(envelope.id)
-        else:
-            assert reply is not None
-            self._answer(envelope, reply, writes)
-        if not box.effects:
-            return True
-        return self._send(box.effects, writes)
-
-    def _send(self, effects: list[Effect], writes: list[Write]) -> bool:
-        """Turn effects into writes; False if where a message goes must be looked up first."""
-        if not self.effects.known(effects):
-            self._blocked = True
-            self.host.spawn(lambda: self._look_up(effects, writes))
-            return False
-        self.effects.add(effects, writes)
-        if self._leaving:
-            self._commit(writes)
-            return False
-        return True
-
-    async def _look_up(self, effects: list[Effect], writes: list[Write]) -> None:
-        await self.effects.look_up(effects)
-        self._blocked = False
-        if self.host.live(self):
-            self.effects.add(effects, writes)
-            self._commit(writes)
-
-    def unstash(self) -> None:
-        self._stashed.clear()
-
-    def leave(self) -> None:
-        """After the commit of this turn."""
-        self._leaving = True
-
-    def _answer(self, envelope: Envelope, reply: bytes, writes: list[Write]) -> None:
-        """It is handled: acknowledged, logged and answered."""
-        self.mailbox.remove(envelope)
-        self.host.cast.forget_tries(self, envelope.id)
-        handled = self.log("handled", name=envelope.type, outcome=reply)
-        writes.append(handled._replace(status="ok", input=envelope.body, ref=envelope.key))
-        writes.append(Consume(envelope.id, reply))
-        writes.extend(self.host.reply(envelope, reply, None))
-        self.effects.again(envelope, writes)
-
-    def _acknowledge(self, envelope: Envelope, writes: list[Write]) -> bool:
-        self.mailbox.remove(envelope)
-        writes.append(Consume(envelope.id, None))
-        return True
-
-    def _refuse(self, turn: Handling, error: BaseException, writes: list[Write]) -> bool:
-        """The failure is the answer; nothing of the turn stands."""
-        envelope = turn.envelope
-        assert envelope is not None
-        answer = failed_answer(error)
-        self.mailbox.remove(envelope)
-        self.host.cast.forget_tries(self, envelope.id)
-        if turn.entries:
-            self._next_round(writes)
-        failed = self.log("handled", name=envelope.type, outcome=answer[1:])
-        writes.append(failed._replace(status="failed", input=envelope.body, ref=envelope.key))
-        writes.append(Consume(envelope.id, answer))
-        writes.extend(self.host.reply(envelope, None, answer[1:]))
-        self.effects.again(envelope, writes)
-        return True
-
-    def _failed(self, turn: Handling, error: BaseException, writes: list[Write]) -> bool:
-        """The handler failed: the fields are as before it, and the message is answered, tried again, or given up."""
+    def roll_back(self) -> None:
+        """As before the turn."""
         for call in list(self.calls.values()):
             call.kill()
         self.calls.clear()
         self.handling = None
         if hasattr(self, "turn"):
             self.host.loop.hidden(self.turn.drop)
-        self._instance = self.kind.build(self.state_bytes, key=self.run.key)
-        self.fields = Fields(self.kind, self._instance)
-        tries = self.host.cast.tried(self, turn.number)
-        if turn.envelope is None:
-            self._commit_then(writes, lambda: self.host.cast.failed(self, error))
-            return False
-        match handling.after_failure(error, tries, die=self.host.chance.jitter(), fails=self.kind.fails):
-            case Answer():
-                return self._refuse(turn, error, writes)
-            case TryAgain(delay_s):
-                log.warning("%s failed at %s (%s: %s); again in %.1f s", self, turn.name, type(error).__qualname__, error, delay_s)
-                self._blocked = True
-                self._commit_then(writes, lambda: self._try_again(delay_s, reload=turn.entries))
-                return False
-            case GiveUp(restart):
-                return self._give_up(turn, error, writes, restart=restart)
+        self.instance = self.kind.build(self.state_bytes, key=self.run.key)
+        self.fields = Fields(self.kind, self.instance)
 
-    def _try_again(self, delay_s: float, *, reload: bool) -> None:
+    def try_again(self, delay_s: float, *, reload: bool) -> None:
+        """The same message again, after a while; with what its turn has recorded, if it has."""
+
         def again() -> None:
-            self._retry, self._blocked = None, False
+            self._retry, self.blocked = None, False
             if not self.host.live(self) or self.stopping is not None:
                 return
-            if reload:  # What its turn recorded is read anew.
+            if reload:
                 self.host.reload(self)
             else:
                 self.serve()
 
         self._retry = self.host.deadlines.after(delay_s, again)
 
-    def _give_up(self, turn: Handling, error: BaseException, writes: list[Write], *, restart: bool) -> bool:
-        envelope = turn.envelope
-        assert envelope is not None
-        self.mailbox.remove(envelope)
-        self.host.cast.forget_tries(self, envelope.id)
-        if turn.entries:
-            self._next_round(writes)
-        answer = self.host.cast.dead(self, envelope, error)
-        dead = self.log("dead", name=envelope.type, outcome=reports.encode(reports.handler(self, envelope, error)))
-        writes.append(dead._replace(status="failed", input=envelope.body, ref=envelope.key))
-        writes.append(SetDead(envelope.id, answer))
-        writes.extend(self.host.reply(envelope, None, answer[1:]))
-        self.effects.again(envelope, writes)
-        log.error("%s gave up %s: %s: %s", self, turn.name, type(error).__qualname__, error)
-        if restart:
-            self._commit_then(writes, lambda: self.host.cast.failed(self, error))
-            return False
-        return True
+    def unstash(self) -> None:
+        self.stashed.clear()
+
+    def leave(self) -> None:
+        """After the commit of this turn."""
+        self.leaving = True
+
+    def durable_bytes(self) -> bytes:
+        """The fields as they are known to be durable."""
+        if not self.inflight:
+            self._durable = self.written_bytes
+        return self._durable
 
     # --- commits --------------------------------------------------------------------------------------------------------
 
     def _write_state(self, writes: list[Write]) -> None:
-        if self.state_bytes != self._written_state:
-            self._written_state = self.state_bytes
+        if self.state_bytes != self.written_bytes:
+            self.written_bytes = self.state_bytes
             writes.append(SetRound(self.run.id, self.round, self.state_bytes))
 
-    def _next_round(self, writes: list[Write]) -> None:
+    def next_round(self, writes: list[Write]) -> None:
         """The entries of this turn are history."""
         self.durable_bytes()
         self.round += 1
         self.scope = self.scope.rpartition("/")[0] + f"/{self.round}"
-        self._written_state = self.state_bytes
+        self.written_bytes = self.state_bytes
         writes.append(SetRound(self.run.id, self.round, self.state_bytes))
 
-    def _commit(self, writes: list[Write]) -> None:
-        self._commit_then(writes, self._go_on)
+    def commit(self, writes: list[Write]) -> None:
+        self.commit_then(writes, self._go_on)
 
-    def _commit_then(self, writes: list[Write], durable: Any) -> None:
+    def commit_then(self, writes: list[Write], durable: Any) -> None:
         self.durable_bytes()
         self._write_state(writes)
         self.crashes = 0 if writes else self.crashes
@@ -532,8 +363,8 @@ class ActorActivation(Activation):
 
     def _go_on(self) -> None:
         self.effects.durable()
-        if self._leaving:
-            self._leaving = False
+        if self.leaving:
+            self.leaving = False
             self.host.cast.left(self)
             return
         if self.stopping is None:
@@ -544,9 +375,9 @@ class ActorActivation(Activation):
         try:
             self._go(stretch, writes)
         except ActorflowError as error:  # An input that is too large.
-            if self.handling is None or not self._failed(self.handling, error, writes):
+            if self.handling is None or not outcomes.failed(self, self.handling, error, writes):
                 return
-            self._commit(writes)
+            self.commit(writes)
 
     def place(self, writes: list[Write]) -> None:
         if self.handling is not None:
@@ -568,9 +399,3 @@ class ActorActivation(Activation):
 
 def _is_system(envelope: Envelope) -> bool:
     return envelope.type in ("~child", "~reply")
-
-
-def type_of(envelope: Envelope) -> type[Any]:
-    from actorflow.message import resolve  # noqa: PLC0415
-
-    return Terminated if envelope.type == "~child" else resolve(envelope.type)

@@ -5,43 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import anyio
 from attrs import evolve
 
 from actorflow.codec import check_size
 from actorflow.errors import (
-    ActorPaused,
-    AskTimeout,
     InvalidState,
     KeyTaken,
-    MailboxFull,
     RunEnded,
-    RunEnding,
     RunPaused,
     RunPruned,
     StoreError,
     StoreStopped,
     UnknownKind,
-    UnknownMessage,
     UnknownRun,
 )
 from actorflow.failures import decode_failure
-from actorflow.message import resolve
 from actorflow.operations import Decision, HistoryEntry, OnConflict, Page, RunInfo
 from actorflow.records import (
     ENDED,
     Address,
     Commit,
-    Duplicate,
-    Envelope,
     Loaded,
     Prune,
     Refusal,
-    Rejected,
     Run,
     RunQuery,
     Taken,
-    Wake,
     Write,
 )
 from actorflow.runtime import inspection, repairs, reports
@@ -58,8 +47,8 @@ class Operators:
     """`Operations` on the runs of this process's store."""
 
     def __init__(self, host: Host) -> None:
-        self.host = host
-        self._door = Door(self)
+        self.host: Host = host
+        self.door: Door = Door(self)
         self._starting: dict[Address, Signal] = {}
 
     # --- writing --------------------------------------------------------------------------------------------------------
@@ -157,10 +146,10 @@ class Operators:
     # --- messages -------------------------------------------------------------------------------------------------------
 
     async def tell(self, to: Address, *, type: str, body: bytes, key: str | None, after_s: float | None) -> None:
-        await self._door.tell(to, type, body, key=key, after_s=after_s)
+        await self.door.tell(to, type, body, key=key, after_s=after_s)
 
     async def ask(self, to: Address, *, type: str, body: bytes, key: str, within_s: float) -> bytes:
-        return await self._door.ask(to, type, body, key=key, within_s=within_s)
+        return await self.door.ask(to, type, body, key=key, within_s=within_s)
 
     # --- waiting and looking --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,155 @@
+"""How turns of an actor end: answered, failed and answered so, tried again, or given up. What is decided is decided by
+`policies.handling`.
+
+Each function adds to the writes of the commit that is being gathered. False means that the next turn must wait, and that the
+writes were taken along.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from actorflow.acting import Terminated
+from actorflow.errors import ActorflowError, BadDefinition
+from actorflow.failures import failed_answer
+from actorflow.kernel.outbox import Effect
+from actorflow.kernel.requests import Again, Broken, Finished
+from actorflow.message import resolve
+from actorflow.policies.handling import Answer, TryAgain, after_failure
+from actorflow.records import Consume, Entry, EntryStatus, Envelope, SetDead, Write
+from actorflow.runtime import reports
+
+if TYPE_CHECKING:
+    from actorflow.runtime.handling import ActorActivation, Handling
+
+log: logging.Logger = logging.getLogger("actorflow")
+
+
+def ended(actor: ActorActivation, turn: Handling, end: Finished | Again | Broken, writes: list[Write]) -> bool:
+    """The handler came to an end."""
+    match end:
+        case Finished(value, None):
+            return _finished(actor, turn, value, writes)
+        case Finished(_, BaseException() as error):
+            return failed(actor, turn, error, writes)
+        case Broken(reason):
+            return failed(actor, turn, reason, writes)
+        case _:
+            return failed(actor, turn, BadDefinition("`again` is a verb of workflows"), writes)
+
+
+def _finished(actor: ActorActivation, turn: Handling, value: Any, writes: list[Write]) -> bool:
+    envelope, box = turn.envelope, actor.turn.outbox
+    assert box is not None
+    reply: bytes | None = None
+    try:
+        state = actor.host.checked(actor.fields.view(), f"state of {actor}")
+        if turn.handler is not None and envelope is not None and not box.stashed():
+            what = f"reply of {actor} to {envelope.type}"
+            reply = actor.host.checked(turn.handler.reply(type_of(envelope)).encode(value, what), what)
+    except ActorflowError as error:
+        return failed(actor, turn, error, writes)
+    actor.state_bytes = state
+    if turn.entries:
+        actor.next_round(writes)
+    if envelope is None:
+        actor.is_started()
+    elif reply is None:
+        actor.stashed.add(envelope.id)
+    else:
+        writes.append(_settle(actor, envelope, "handled", "ok", reply))
+        writes.append(Consume(envelope.id, reply))
+        writes.extend(actor.host.reply(envelope, reply, None))
+        actor.effects.again(envelope, writes)
+    return not box.effects or _send(actor, box.effects, writes)
+
+
+def _settle(actor: ActorActivation, envelope: Envelope, kind: str, status: EntryStatus, outcome: bytes) -> Entry:
+    """It waits no more; the event that says what became of it."""
+    actor.mailbox.remove(envelope)
+    actor.host.cast.forget_tries(actor, envelope.id)
+    entry = actor.log(kind, name=envelope.type, outcome=outcome)
+    return entry._replace(status=status, input=envelope.body, ref=envelope.key)
+
+
+def _send(actor: ActorActivation, effects: list[Effect], writes: list[Write]) -> bool:
+    """Turn effects into writes; where a message goes may have to be looked up first."""
+    if not actor.effects.known(effects):
+        actor.blocked = True
+        actor.host.spawn(lambda: _look_up(actor, effects, writes))
+        return False
+    actor.effects.add(effects, writes)
+    if actor.leaving:
+        actor.commit(writes)
+        return False
+    return True
+
+
+async def _look_up(actor: ActorActivation, effects: list[Effect], writes: list[Write]) -> None:
+    await actor.effects.look_up(effects)
+    actor.blocked = False
+    if actor.host.live(actor):
+        actor.effects.add(effects, writes)
+        actor.commit(writes)
+
+
+def acknowledge(actor: ActorActivation, envelope: Envelope, writes: list[Write]) -> bool:
+    """Nobody wants it."""
+    actor.mailbox.remove(envelope)
+    writes.append(Consume(envelope.id, None))
+    return True
+
+
+def refuse(actor: ActorActivation, turn: Handling, error: BaseException, writes: list[Write]) -> bool:
+    """The failure is the answer; nothing of the turn stands."""
+    envelope = turn.envelope
+    assert envelope is not None
+    answer = failed_answer(error)
+    if turn.entries:
+        actor.next_round(writes)
+    writes.append(_settle(actor, envelope, "handled", "failed", answer[1:]))
+    writes.append(Consume(envelope.id, answer))
+    writes.extend(actor.host.reply(envelope, None, answer[1:]))
+    actor.effects.again(envelope, writes)
+    return True
+
+
+def failed(actor: ActorActivation, turn: Handling, error: BaseException, writes: list[Write]) -> bool:
+    """The handler failed: the fields are as before it, and the message is answered, tried again, or given up."""
+    actor.roll_back()
+    if turn.envelope is None:
+        actor.commit_then(writes, lambda: actor.host.cast.failed(actor, error))
+        return False
+    tries = actor.host.cast.tried(actor, turn.number)
+    decision = after_failure(error, tries, die=actor.host.chance.jitter(), fails=actor.kind.fails)
+    if isinstance(decision, Answer):
+        return refuse(actor, turn, error, writes)
+    said = f"{type(error).__qualname__}: {error}"
+    if isinstance(decision, TryAgain):
+        log.warning("%s failed at %s (%s); again in %.1f s", actor, turn.name, said, decision.delay_s)
+        actor.blocked = True
+        actor.commit_then(writes, lambda: actor.try_again(decision.delay_s, reload=turn.entries))
+        return False
+    log.error("%s gave up %s: %s", actor, turn.name, said)
+    _give_up(actor, turn, turn.envelope, error, writes)
+    if decision.restart:
+        actor.commit_then(writes, lambda: actor.host.cast.failed(actor, error))
+        return False
+    return True
+
+
+def _give_up(actor: ActorActivation, turn: Handling, envelope: Envelope, error: BaseException, writes: list[Write]) -> None:
+    if turn.entries:
+        actor.next_round(writes)
+    answer = actor.host.cast.dead(actor, envelope, error)
+    report = reports.encode(reports.handler(actor, envelope, error))
+    writes.append(_settle(actor, envelope, "dead", "failed", report))
+    writes.append(SetDead(envelope.id, answer))
+    writes.extend(actor.host.reply(envelope, None, answer[1:]))
+    actor.effects.again(envelope, writes)
+
+
+def type_of(envelope: Envelope) -> type[Any]:
+    """The class of what is handled."""
+    return Terminated if envelope.type == "~child" else resolve(envelope.type)

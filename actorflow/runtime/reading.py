@@ -1,0 +1,68 @@
+"""Readonly handlers: answered from the last durable state, beside a turn that waits, with nothing written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actorflow.actor import Fields
+from actorflow.errors import BadDefinition
+from actorflow.failures import failed_answer
+from actorflow.kernel.outbox import Outbox
+from actorflow.kernel.requests import Broken, Finished
+from actorflow.kernel.turn import Turn
+from actorflow.message import decode_message
+from actorflow.records import Consume, Envelope, Write
+from actorflow.runtime.outcomes import type_of
+
+if TYPE_CHECKING:
+    from actorflow.runtime.handling import ActorActivation
+
+
+def read(actor: ActorActivation, type_: str, body: bytes) -> bytes:
+    """What a readonly handler answers.
+
+    Raises:
+        BadDefinition: It did more than reading.
+        Exception: What the handler raised.
+    """
+    message = decode_message(type_, body)
+    handler = actor.kind.handler_of(type(message))
+    assert handler is not None
+    instance = actor.kind.build(actor.durable_bytes(), key=actor.run.key)
+    box = Outbox(actor.room)
+    turn = Turn(handler.fn(instance, message), actor.host.context.copy(), now=actor.host.clock.wall, outbox=box)
+    end = actor.host.loop.hidden(turn.begin).end
+    turn.drop()
+    where = f"readonly handler {actor.kind.name}.{handler.name}"
+    match end:
+        case Finished(value, None):
+            if box.effects or Fields(actor.kind, instance).view() != actor.durable_bytes():
+                raise BadDefinition(f"{where} changed a field or sent something. Make it a plain @handler.")
+            return handler.reply(type(message)).encode(value, f"answer of {where}")
+        case Finished(_, Exception() as error):
+            raise error
+        case Broken(reason):
+            raise BadDefinition(f"{where}: {reason}")
+        case _:
+            raise BadDefinition(f"{where} calls a step or asks. Make it a plain @handler.")
+
+
+def read_beside(actor: ActorActivation) -> None:
+    """Answer the readonly messages that wait."""
+    now = actor.host.clock.wall()
+    while (envelope := actor.mailbox.oldest(lambda e: _is_read(actor, e), now=now)) is not None:
+        actor.mailbox.remove(envelope)
+        try:
+            answer = read(actor, envelope.type, envelope.body)
+        except Exception as error:  # noqa: BLE001  (a handler's)
+            answer = failed_answer(error)
+        failed = answer[1:] if answer.startswith(b"!") else None
+        writes: list[Write] = [Consume(envelope.id, answer), *actor.host.reply(envelope, answer, failed)]
+        actor.submit(writes, lambda: actor.host.rest(actor))
+
+
+def _is_read(actor: ActorActivation, envelope: Envelope) -> bool:
+    if envelope.type.startswith("~") or (actor.handling is not None and envelope.id == actor.handling.number):
+        return False
+    handler = actor.kind.handler_of(type_of(envelope))
+    return handler is not None and handler.readonly
