@@ -25,7 +25,7 @@ from actorflow.errors import (
     UnknownMessage,
     UnknownRun,
 )
-from actorflow.failures import decode_failure
+from actorflow.failures import decode_failure, split_answer
 from actorflow.message import resolve
 from actorflow.operations import Decision, HistoryEntry, OnConflict, Page, RunInfo
 from actorflow.records import (
@@ -225,19 +225,17 @@ class Operators:
         with anyio.move_on_after(within_s):
             envelope = await self._send(to, type, body, key, waiter=waiter)
             if envelope.state != "pending" and envelope.answer is not None:
-                return envelope.answer
+                return _value(*split_answer(envelope.answer))
             if waiter not in host.replies.get(envelope.id, ()) and not waiter.status:
                 host.replies.setdefault(envelope.id, []).append(waiter)
                 now = await host.store.message(envelope.run, key)
                 if now is not None and now.answer is not None:
-                    return now.answer
+                    return _value(*split_answer(now.answer))
                 if now is not None and now.state == "dead":
                     raise RunEnded(to, "ended")
             await waiter.signal.wait()
-            if waiter.status == "ok":
-                return waiter.payload
-            if waiter.status == "failed":
-                raise decode_failure(waiter.payload)
+            if waiter.status in ("ok", "failed"):
+                return _value(waiter.status, waiter.payload)
             raise host.committer.stopped or StoreStopped("the runtime is shutting down")
         raise AskTimeout(to, within_s)
 
@@ -391,3 +389,10 @@ class Operators:
         if run.status not in ENDED:
             raise InvalidState("prune", to, run.status, "Only a run that has ended can be pruned.")
         await self.write([Prune(run.id)])
+
+
+def _value(status: str, payload: bytes) -> bytes:
+    """What a message was answered, if it was no failure; else that is raised."""
+    if status == "failed":
+        raise decode_failure(payload)
+    return payload
