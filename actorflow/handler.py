@@ -11,7 +11,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Protocol, TypeVar, cast, get_type_hints, overload
+from typing import Any, Protocol, TypeVar, get_type_hints, overload
 
 from attrs import define, field
 
@@ -85,13 +85,17 @@ def handler(given: Any = None, /, *, readonly: bool = False, timeout: Duration =
         readonly: It only reads: it runs beside a turn that waits, from the last durable state, and calls no step.
         timeout: How long a turn may take, its steps and asks included.
     """
-    message: type[Message[Any]] | None = given if isinstance(given, type) and issubclass(given, Message) else None
+    message = _message(given)
     mark = _Mark(message, readonly, seconds(timeout))
     if given is None or message is not None:
         return functools.partial(_marked, mark=mark)
     if isinstance(given, type):
         raise BadDefinition(f"@handler({given.__qualname__}): that is no message; derive it from `Message`.")
     return _marked(given, mark)
+
+
+def _message(given: Any) -> type[Message[Any]] | None:
+    return given if isinstance(given, type) and issubclass(given, Message) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def _marked(fn: Any, mark: _Mark) -> Any:
@@ -129,11 +133,10 @@ def handlers_of(cls: type, localns: dict[str, Any] | None) -> dict[type[Message[
         declared = Handler(name, fn, mark.readonly, mark.timeout_s)
         hints = _hints(cls, name, fn, localns)
         parameter = list(inspect.signature(fn).parameters)[1]
-        for message in (mark.message,) if mark.message is not None else _messages(hints.get(parameter)):
+        for message in (mark.message,) if mark.message is not None else map(_message, _forms(hints.get(parameter))):
             where = f"@handler {cls.__qualname__}.{name}"
-            if not (isinstance(message, type) and issubclass(message, Message)):
-                raise BadDefinition(f"{where}: {message!r} is no message; derive it from `Message`.")
-            message = cast("type[Message[Any]]", message)
+            if message is None:
+                raise BadDefinition(f"{where}: what it takes is no message; derive its class from `Message`.")
             if message in found:
                 raise BadDefinition(
                     f"{where}: {message.__qualname__} is handled by {cls.__qualname__}.{found[message].name} already. One type "
@@ -154,10 +157,10 @@ def _hints(cls: type, name: str, fn: Callable[..., Any], localns: dict[str, Any]
         ) from error
 
 
-def _messages(annotation: Any) -> Iterator[Any]:
+def _forms(annotation: Any) -> Iterator[Any]:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         for each in typing.get_args(annotation):
-            yield from _messages(each)
+            yield from _forms(each)
     else:
         yield annotation
 

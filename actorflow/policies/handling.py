@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from actorflow.errors import Control
+from actorflow.errors import Control, HandlerTimeout
 from actorflow.policies.failure import FailureClass, classify
 from actorflow.policies.retry import Retry, delay_s
 
@@ -55,4 +55,4 @@ def after_failure(
         return GiveUp(restart=False)
     if tries < TRIES.attempts:
         return TryAgain(delay_s(TRIES, tries, die=die))
-    return GiveUp(restart=kind == "bug")
+    return GiveUp(restart=kind == "bug" or isinstance(error, HandlerTimeout))

@@ -214,7 +214,7 @@ class Activation:
     def answer(self, message: int, value: bytes) -> list[Write]:
         """Answer a message that was taken."""
         envelope = self.unanswered.pop(message, None)
-        return [Consume(message, value), *self.host.reply(envelope, value, None)]
+        return [Consume(message, value), *self.host.reply(envelope, value)]
 
     def place(self, writes: list[Write]) -> None:
         """Where the run stands now: written if it changed."""

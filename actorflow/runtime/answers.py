@@ -96,8 +96,8 @@ class Receiving(Waiting):
             return None
         entry = self.entry(outcome=envelope.body, ref=envelope.type)._replace(input=_taken(envelope))
         if reply_type(of) in (None, type(None)):
-            return entry, [Consume(envelope.id, b"null"), *self.activation.host.reply(envelope, b"null", None)]
-        self.activation.unanswered[envelope.id] = envelope
+            return entry, [Consume(envelope.id, b"null"), *self.activation.host.reply(envelope, b"null")]
+        self.activation.unanswered[envelope.id] = envelope._replace(state="done")
         return entry, [Consume(envelope.id, None)]
 
     def due(self) -> None:

@@ -14,7 +14,7 @@ from actorflow.attempt import StepInfo, current
 from actorflow.clock import moment
 from actorflow.codec import RecordCoder
 from actorflow.errors import RunCancelled, RunEnded, RunTimedOut, StepTimeout, StoreError, Undecodable
-from actorflow.failures import decode_failure, encode_failure
+from actorflow.failures import decode_failure, encode_failure, failed_answer
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.requests import Closing, Finished
 from actorflow.policies import retry, saga
@@ -25,6 +25,7 @@ from actorflow.records import URGENT, Bury, Commit, Entry, Envelope, Event, Iden
 from actorflow.runtime import reports
 from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.calls import REPEAT_S
+from actorflow.runtime.mail import given_up
 from actorflow.runtime.performing import perform
 from actorflow.step import Step, StepCall, declaration, find_step
 
@@ -200,9 +201,9 @@ class Ending:
         writes.extend(self._cancelled_children(activation))
         unanswered = [*activation.unanswered.values(), *activation.mailbox.all()]
         if unanswered:
-            error = encode_failure(RunEnded(run.address, status))
+            answer = failed_answer(RunEnded(run.address, status))
             for envelope in unanswered:
-                writes.extend(host.reply(envelope, None, error))
+                writes.extend(given_up(host, envelope, answer))
         if len(activation.mailbox) or activation.mailbox.reserved:
             writes.append(Bury(run.id))
         if run.parent is not None:
@@ -221,10 +222,10 @@ class Ending:
 
     def too_late(self, run: Run, envelopes: Sequence[Envelope]) -> None:
         """Mail for a run that has ended: whoever waits for an answer to it is told, and it is a dead letter."""
-        error = encode_failure(RunEnded(run.address, run.status))
+        answer = failed_answer(RunEnded(run.address, run.status))
         writes: list[Write] = [Bury(run.id)]
         for envelope in envelopes:
-            writes.extend(self.host.reply(envelope, None, error))
+            writes.extend(given_up(self.host, envelope, answer))
             if envelope.type == "~watch" and envelope.reply_to is not None:
                 writes.extend(self.host.notice("~child", envelope.reply_to, str(run.address), run.status, run.outcome))
         mail = self.host.post(writes)

@@ -286,7 +286,9 @@ class ActorActivation(Activation):
     def _time_out(self) -> None:
         turn = self.handling
         if turn is not None and turn.handler is not None and self.stopping is None:
-            outcomes.failed(self, turn, HandlerTimeout(turn.handler.name, turn.handler.timeout_s), [])
+            writes: list[Write] = []
+            if outcomes.failed(self, turn, HandlerTimeout(turn.handler.name, turn.handler.timeout_s), writes):
+                self.commit(writes)
 
     def ended(self, end: Finished | Again | Broken, writes: list[Write]) -> None:
         """A turn that had waited ended."""

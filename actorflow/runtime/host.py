@@ -17,6 +17,7 @@ from actorflow.attempt import Mark, current, idempotency_key
 from actorflow.clock import Chance, Clock
 from actorflow.codec import check_size
 from actorflow.errors import StoreError, Undecodable
+from actorflow.failures import split_answer
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.policies.limits import Limits
 from actorflow.records import (
@@ -172,16 +173,11 @@ class Host:
         body = notice.encode({"of": of, "status": status, "outcome": None if outcome is None else outcome.decode()}, "notice")
         return [self.envelope(run, type_, body, sender=of), Wake(run, 0.0)]
 
-    def reply(self, envelope: Envelope | None, value: bytes | None, error: bytes | None) -> list[Write]:
-        """What tells an asking run its answer; nothing if a client asked (it waits here) or nobody did."""
-        if envelope is None or envelope.type.startswith("~"):
+    def reply(self, envelope: Envelope | None, answer: bytes) -> list[Write]:
+        """What tells an asking run its answer; nothing if a client asked (the commit tells it) or nobody did."""
+        if envelope is None or envelope.reply_to is None or envelope.type.startswith("~"):
             return []
-        if envelope.reply_to is None:
-            if error is not None:
-                self.answered(envelope.id, "failed", error)
-            return []
-        status = "ok" if error is None else "failed"
-        return self.notice("~reply", envelope.reply_to, envelope.key or "", status, value if error is None else error)
+        return self.notice("~reply", envelope.reply_to, envelope.key or "", *split_answer(answer))
 
     def cycle(self, asker: int, target: int) -> list[str] | None:
         """The circle that this ask would close, or None."""
@@ -306,10 +302,10 @@ class Host:
         else:
             self.loading.wake(envelope.run, envelope)
 
-    def answered(self, message: int, status: str, payload: bytes) -> None:
-        """Tell the clients that wait for the answer to that message."""
+    def answered(self, message: int, answer: bytes) -> None:
+        """Tell the clients that wait for the answer to that message; it is durable."""
         for waiter in self.replies.pop(message, ()):
-            waiter.status, waiter.payload = status, payload
+            waiter.status, waiter.payload = split_answer(answer)
             waiter.signal.set()
 
     # --- what became of a run -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from actorflow.records import Consume, Entry, Envelope, Loaded, Run, Write
+from actorflow.records import Consume, Entry, Envelope, Loaded, Run, SetDead, Write
 from actorflow.runtime.loops import Signal
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Mail:
     host: Host
     runs: tuple[Run, ...] = ()
     envelopes: tuple[Envelope, ...] = ()
-    answers: tuple[Consume, ...] = ()
+    answers: tuple[Consume | SetDead, ...] = ()
 
     def accepted(self) -> None:
         """The commit is durable."""
@@ -40,7 +40,7 @@ class Mail:
             self.host.reserve(envelope, -1)
             self.host.arrived(envelope)
         for answer in self.answers:
-            self.host.answered(answer.id, "ok", answer.answer or b"null")
+            self.host.answered(answer.id, answer.answer or b"null")
 
     def refused(self) -> None:
         """Nothing of it was written."""
@@ -64,7 +64,7 @@ def mail_of(host: Host, writes: Sequence[Write]) -> Mail:
             if write.state == "pending":  # Not one that is a dead letter from the start.
                 host.reserve(write, 1)
                 mail.envelopes += (write,)
-        elif isinstance(write, Consume):
+        elif isinstance(write, Consume | SetDead):
             if write.answer is not None:
                 mail.answers += (write,)
         elif isinstance(write, Run):
@@ -72,3 +72,16 @@ def mail_of(host: Host, writes: Sequence[Write]) -> Mail:
     if forks:
         mail.runs = tuple(run for run in mail.runs if run.id not in forks)  # They inherit: they are loaded.
     return mail
+
+
+def given_up(host: Host, envelope: Envelope, answer: bytes) -> list[Write]:
+    """The writes that say of a message, taken or not, that nobody will answer it any more.
+
+    The answer (a failure, see `failed_answer`) is kept for who asks again with the same key; an asking run is told.
+    """
+    if envelope.type.startswith("~"):
+        return []
+    kept: list[Write] = []
+    if envelope.key is not None:
+        kept.append(Consume(envelope.id, answer) if envelope.state == "done" else SetDead(envelope.id, answer))
+    return [*kept, *host.reply(envelope, answer)]

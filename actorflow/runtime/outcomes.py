@@ -60,7 +60,7 @@ def _finished(actor: ActorActivation, turn: Handling, value: Any, writes: list[W
     else:
         writes.append(_settle(actor, envelope, "handled", "ok", reply))
         writes.append(Consume(envelope.id, reply))
-        writes.extend(actor.host.reply(envelope, reply, None))
+        writes.extend(actor.host.reply(envelope, reply))
         actor.effects.again(envelope, writes)
     return not box.effects or _send(actor, box.effects, writes)
 
@@ -110,7 +110,7 @@ def refuse(actor: ActorActivation, turn: Handling, error: BaseException, writes:
         actor.next_round(writes)
     writes.append(_settle(actor, envelope, "handled", "failed", answer[1:]))
     writes.append(Consume(envelope.id, answer))
-    writes.extend(actor.host.reply(envelope, None, answer[1:]))
+    writes.extend(actor.host.reply(envelope, answer))
     actor.effects.again(envelope, writes)
     return True
 
@@ -146,7 +146,7 @@ def _give_up(actor: ActorActivation, turn: Handling, envelope: Envelope, error: 
     report = reports.encode(reports.handler(actor, envelope, error))
     writes.append(_settle(actor, envelope, "dead", "failed", report))
     writes.append(SetDead(envelope.id, answer))
-    writes.extend(actor.host.reply(envelope, None, answer[1:]))
+    writes.extend(actor.host.reply(envelope, answer))
     actor.effects.again(envelope, writes)
 
 

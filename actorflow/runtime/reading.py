@@ -56,8 +56,7 @@ def read_beside(actor: ActorActivation) -> None:
             answer = read(actor, envelope.type, envelope.body)
         except Exception as error:  # noqa: BLE001  (a handler's)
             answer = failed_answer(error)
-        failed = answer[1:] if answer.startswith(b"!") else None
-        writes: list[Write] = [Consume(envelope.id, answer), *actor.host.reply(envelope, answer, failed)]
+        writes: list[Write] = [Consume(envelope.id, answer), *actor.host.reply(envelope, answer)]
         actor.submit(writes, lambda: actor.host.rest(actor))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from actorflow.codec import RecordCoder
 from actorflow.errors import AskTimeout, CallCycle, KeyTaken, MailboxFull, RunEnded, RunEnding, UnknownRun
+from actorflow.failures import split_answer
 from actorflow.records import ENDED, Consume, Entry, EntryStatus, Envelope, Run, Wake, Write
 from actorflow.runtime.calls import Call, Waiting
 from actorflow.verbs import Ask, Tell
@@ -130,7 +131,8 @@ class Asking(Waiting):
 
     def _joined(self, earlier: Envelope) -> None:
         if earlier.answer is not None:
-            self.activation.record(self.asked, self.entry(outcome=earlier.answer))
+            status, payload = split_answer(earlier.answer)
+            self.activation.record(self.asked, self.entry(status=status, outcome=payload))
             return
         self.working, self.due_at = False, self.activation.host.clock.wall() + self.request.within_s
         intent = self.entry(kind="intent", status="", due_at=self.due_at)
