@@ -11,11 +11,11 @@ What the code yields that is no request is a foreign await: the code is dropped,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any
 
-from actorflow.errors import AgainMisplaced, Control, Divergence, FieldWriteInBranch, ForeignAwait, StepNameTaken
+from actorflow.errors import AgainMisplaced, Control, Divergence, FieldWriteInBranch, ForeignAwait, StepNameTaken, Undecodable
 from actorflow.kernel.branches import Branch, Group, Scope, here, leave
 from actorflow.kernel.foreign import foreign_error, waiting_line
 from actorflow.kernel.journal import NOT_COMPARED, SPOT, Journal
@@ -85,11 +85,7 @@ class Turn:
 
     def begin(self) -> Stretch:
         """Run from the top over all that is recorded."""
-        return self._drive(self.journal.order)
-
-    def deliver(self, entry: Entry) -> Stretch:
-        """Hand over one outcome that was recorded just now, and run until all branches wait again."""
-        return self._drive((entry,))
+        return self.deliver(*self.journal.order)
 
     def wants(self, asked: Asked) -> bool:
         """False once the branch was cancelled: an outcome that comes now is too late to be recorded."""
@@ -172,7 +168,8 @@ class Turn:
 
     # --- driving --------------------------------------------------------------------------------------------------------
 
-    def _drive(self, entries: Iterable[Entry]) -> Stretch:
+    def deliver(self, *entries: Entry) -> Stretch:
+        """Hand over outcomes one at a time, and after each run until all branches wait again."""
         outer, here.turn = here.turn, self
         try:
             if self._runnable:
@@ -217,7 +214,11 @@ class Turn:
             if asked is not None:
                 self._waiting[entry.branch] = asked
             raise self._nobody_asks(entry)
-        value, error = asked.answer(entry)
+        try:
+            value, error = asked.request.answer(entry)
+        except Undecodable as undecodable:
+            undecodable.call = str(entry.identity)
+            raise
         if error is not None and not isinstance(asked.request, Closing):  # A gather hands on what came from elsewhere.
             self._errors = (*self._errors[-63:], (error, entry))
         self._runnable.append((self._branches[entry.branch], value, error))
