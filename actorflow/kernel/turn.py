@@ -217,7 +217,7 @@ class Turn:
         try:
             value, error = asked.request.answer(entry)
         except Undecodable as undecodable:
-            undecodable.call = str(entry.identity)
+            undecodable.call = f"{entry.identity}"
             raise
         if error is not None and not isinstance(asked.request, Closing):  # A gather hands on what came from elsewhere.
             self._errors = (*self._errors[-63:], (error, entry))

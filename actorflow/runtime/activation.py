@@ -8,8 +8,8 @@ durable. A refused commit breaks the chain: this activation is dropped, and the 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from actorflow.actor import Fields, Kind
@@ -43,6 +43,7 @@ from actorflow.runtime import reports
 from actorflow.runtime.answers import open_call, unanswered
 from actorflow.runtime.calls import Call, Stopper
 from actorflow.runtime.finishing import finish
+from actorflow.runtime.mail import Mail, mail_of
 from actorflow.workflow import Answered
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Activation:
         self.kind: Kind = kind
         self.address: Address = run.address
         self.round: int = run.round
+        self.live: bool = False  #: in memory; no more once it was dropped
         self.scope: str = f"{host.lease.store_id}/{run.kind}/{run.key}/{run.round}"  #: of idempotency keys
         self.mailbox: Mailbox = Mailbox(loaded.mailbox)
         self.cursors: dict[tuple[str, int], bytes | None] = {(cursor.branch, cursor.n): cursor.state for cursor in loaded.cursors}
@@ -103,7 +105,7 @@ class Activation:
             return
         if self.run.deadline_at is not None:
             self.deadline = self.host.timers.at(self.run.deadline_at, self._deadline_passed)
-        for envelope in self.mailbox.all():
+        for envelope in self.mailbox.waiting.values():
             self._expect(envelope)
         self.replayed = True
         self.go(stretch, [])
@@ -154,8 +156,7 @@ class Activation:
 
     def record(self, asked: Asked, entry: Entry, more: Iterable[Write] = ()) -> None:
         """The outcome of an open call: recorded, and the code goes on. One that nobody wants any more is dropped."""
-        call = self.calls.pop(asked, None)
-        if call is not None:
+        if (call := self.calls.pop(asked, None)) is not None:
             call.forget()
         if not self.turn.wants(asked):
             return
@@ -164,38 +165,36 @@ class Activation:
 
     def go(self, stretch: Stretch, writes: list[Write]) -> None:
         """Make one commit of what a stretch came to; what it asks for begins when that is durable."""
+        opened: list[Call] = []
+        stretches = [stretch]  # It grows: what is answered at once drives the code on.
         try:
-            self._go(stretch, writes)
+            for each in stretches:
+                if each.notes:
+                    writes.extend(self._noted(each.notes))
+                if each.end is not None:
+                    finish(self, each.end, writes)
+                    return
+                for asked in each.asks:
+                    if len(stretches) > 1 and not self.turn.wants(asked):
+                        continue
+                    call = open_call(self, asked)
+                    if call.input is not None and len(call.input) > self.host.limits.payload_bytes_max:
+                        self.host.checked(call.input, f"input of {asked.request.kind} {asked}")
+                    answer = call.at_once() if len(writes) < BURST else None
+                    if answer is None:
+                        self.calls[asked] = call
+                        opened.append(call)
+                    else:
+                        writes.extend((*answer[1], answer[0]))
+                        stretches.append(self.host.loop.hidden(self.turn.deliver, answer[0]))
+            if len(stretches) > 1:
+                opened = [call for call in opened if self.turn.wants(call.asked)]
+            for call in opened:
+                writes.extend(call.opening())
+            self.place(writes)
+            self.submit(writes, self._begin, opened)
         except ActorflowError as error:  # A field, a result or a message that cannot be stored or read.
             self.pause(pause_reason(error), reports.broken(self, error), writes)
-
-    def _go(self, stretch: Stretch, writes: list[Write]) -> None:
-        opened: list[Call] = []
-        todo = deque((stretch,))
-        while todo:
-            stretch = todo.popleft()
-            if stretch.notes:
-                writes.extend(self._noted(stretch.notes))
-            if stretch.end is not None:
-                finish(self, stretch.end, writes)
-                return
-            for asked in stretch.asks:
-                if not self.turn.wants(asked):
-                    continue
-                self.host.checked(asked.request.input() or b"", f"input of {asked.request.kind} {asked}")
-                call = open_call(self, asked)
-                answer = call.at_once() if len(writes) < BURST else None
-                if answer is None:
-                    self.calls[asked] = call
-                    opened.append(call)
-                else:
-                    writes.extend((*answer[1], answer[0]))
-                    todo.append(self.host.loop.hidden(self.turn.deliver, answer[0]))
-        opened = [call for call in opened if self.turn.wants(call.asked)]
-        for call in opened:
-            writes.extend(call.opening())
-        self.place(writes)
-        self.submit(writes, lambda: self._begin(opened))
 
     def _noted(self, notes: Iterable[Note]) -> Iterable[Write]:
         at = self.host.clock.wall()
@@ -252,31 +251,32 @@ class Activation:
                 call.held = False
                 call.begin()
         if self.stopping is None:
-            if len(self.mailbox):
+            if self.mailbox.waiting:
                 self.serve()
-            self.host.rest(self)
+            if self.status == "waiting" or self.host.resting:
+                self.host.rest(self)
 
     # --- commits --------------------------------------------------------------------------------------------------------
 
-    def submit(self, writes: list[Write], durable: Callable[[], object]) -> None:
-        """Commit, then go on; with nothing to write, and nothing on its way, at once."""
+    def submit(self, writes: list[Write], durable: Callable[..., object], *args: object) -> None:
+        """Commit, then go on with `durable(*args)`; with nothing to write, and nothing on its way, at once."""
         if not writes and not self.inflight:
-            durable()
+            durable(*args)
             return
         self.inflight += 1
-        mail = self.host.post(writes)
-
-        def told(refusal: Refusal | StoreError | None) -> None:
-            self.inflight -= 1
-            if refusal is None:
-                mail.accepted()
-                if self.host.live(self):
-                    durable()
-            else:
-                mail.refused()
-                self.host.refused(self, refusal)
-
+        told = partial(self._told, mail_of(self.host, writes), durable, args)
         self.host.committer.submit(Commit(tuple(writes), self.chain), told)
+
+    def _told(
+        self, mail: Mail | None, durable: Callable[..., object], args: tuple[object, ...], refusal: Refusal | StoreError | None
+    ) -> None:
+        self.inflight -= 1
+        if mail is not None:
+            mail.told(refusal)
+        if refusal is not None:
+            self.host.refused(self, refusal)
+        elif self.live:
+            durable(*args)
 
     def log(self, kind: str, *, outcome: bytes | None = None, name: str = "") -> Entry:
         """An event of this run's life."""
@@ -301,13 +301,13 @@ class Activation:
             self.host.timers.at(envelope.due_at, self._due)
 
     def _due(self) -> None:
-        if self.host.live(self) and self.stopping is None:
+        if self.live and self.stopping is None:
             self.serve()
 
     def serve(self) -> None:
         """Give waiting messages to waiting calls: calls in the order they began to wait, messages oldest first."""
         served, self.served_at = True, self.host.clock.wall()
-        while served and self.stopping is None and self.host.live(self):
+        while served and self.stopping is None and self.live:
             served = False
             for call in list(self.calls.values()):
                 if call.held or not self.turn.wants(call.asked):
@@ -327,7 +327,7 @@ class Activation:
             answer = call.offer(envelope)
             return answer is not None
 
-        if not len(self.mailbox):
+        if not self.mailbox.waiting:
             return None
         try:
             envelope = self.mailbox.oldest(wanted, now=self.host.clock.wall())
@@ -368,7 +368,7 @@ class Activation:
         encoded = None if report is None else reports.encode(report)
 
         def stopped() -> None:
-            if self.host.live(self) and self.stopping == "pause":  # A cancel may have overtaken it.
+            if self.live and self.stopping == "pause":  # A cancel may have overtaken it.
                 wake_at = self.run.deadline_at if reason != "undo" else None  # The deadline is not paused.
                 last: list[Write] = [self.state("paused", reason=reason, wake_at=wake_at)]
                 last.append(self.log("paused", name=reason, outcome=encoded))

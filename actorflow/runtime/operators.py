@@ -46,7 +46,7 @@ from actorflow.records import (
 )
 from actorflow.runtime import inspection, repairs, reports
 from actorflow.runtime.loops import Signal
-from actorflow.runtime.mail import Waiter
+from actorflow.runtime.mail import Waiter, mail_of
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -71,17 +71,15 @@ class Operators:
         host = self.host
         if host.closing:
             raise StoreStopped("the runtime is shutting down")
-        mail, done = host.post(writes), Signal(host.loop)
+        mail, done = mail_of(host, writes), Signal(host.loop)
         outcome: list[Refusal | StoreError | None] = []
 
         def told(refusal: Refusal | StoreError | None) -> None:
             outcome.append(refusal)
-            if refusal is None:
-                mail.accepted()
-                if then is not None:
-                    then()
-            else:
-                mail.refused()
+            if mail is not None:
+                mail.told(refusal)
+            if refusal is None and then is not None:
+                then()
             done.set()
 
         host.committer.submit(Commit(tuple(writes)), told, door=True)
@@ -364,7 +362,7 @@ class Operators:
             activation.pause("operator", reports.plain("operator", "an operator paused it"), [])
         elif activation.stopping == "undo":
             self.host.ending.pause(activation, cancel=cancel_undo)
-        while self.host.live(activation) and activation.stopping in ("pause", "undo"):
+        while activation.live and activation.stopping in ("pause", "undo"):
             waiter = Waiter(Signal(self.host.loop))
             self.host.results.setdefault(run.id, []).append(waiter)
             await waiter.signal.wait()
