@@ -384,7 +384,8 @@ def _wrap(declared: Step) -> Callable[..., Coroutine[object, None, Any]]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         turn = here.turn
         if turn is not None:
-            turn.check_name(name, fn)
+            if turn.names.get(name) is not fn:
+                turn.check_name(name, fn)
             return await StepCall(declared, declared.bind(args, kwargs))
         driven()  # Raises, if this code is being dropped.
         match current.get():

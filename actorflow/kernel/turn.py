@@ -78,7 +78,7 @@ class Turn:
         self._runnable: list[tuple[Branch, Any, BaseException | None]] = [(trunk, None, None)]
         self._waiting: dict[str, Asked] = {}
         self._errors: tuple[tuple[BaseException, Entry], ...] = ()  #: the latest, which may still be on their way out
-        self._names: dict[str, object] = {}
+        self.names: dict[str, object] = {}
         self._stretch = Stretch()
 
     # --- for the shell ------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class Turn:
 
     def check_name(self, name: str, function: object) -> None:
         """One name, one function, within a run."""
-        if self._names.setdefault(name, function) is not function:
+        if self.names.setdefault(name, function) is not function:
             raise StepNameTaken(name)
 
     def again(self) -> None:
@@ -205,15 +205,10 @@ class Turn:
             if self.journal.unclaimed(entry):
                 raise self._nobody_asks(entry)
             return
-        asked = self._waiting.pop(entry.branch, None)
-        if (
-            asked is None
-            or asked.identity.n != entry.n
-            or (asked.identity.name != entry.name and entry.name not in asked.request.was)
-        ):
-            if asked is not None:
-                self._waiting[entry.branch] = asked
+        asked = self._waiting.get(entry.branch)
+        if asked is None or asked.identity.n != entry.n or entry.name not in (asked.identity.name, *asked.request.was):
             raise self._nobody_asks(entry)
+        del self._waiting[entry.branch]
         try:
             value, error = asked.request.answer(entry)
         except Undecodable as undecodable:
@@ -356,6 +351,8 @@ class Turn:
 
     def _drop_under(self, scope: str) -> tuple[Asked, ...]:
         """Cancel all branches whose path begins with *scope*; returns what they waited for."""
+        if not self._branches:
+            return ()
         gone = [branch for path, branch in self._branches.items() if path.startswith(scope)]
         paths = {branch.path for branch in gone}
         dropped = tuple(asked for path, asked in list(self._waiting.items()) if path in paths)

@@ -128,7 +128,8 @@ class Attempt(Abandonable):
         context.run(current.set, info)
         arguments = self.request.copied_arguments()
         if step.is_async:  # One frame less for most steps there are.
-            self._begun(info)
+            if step.timeout_s is not None:
+                self._begun(info)
             call = partial(step.call, arguments)
         else:
             call = partial(perform, host, step, arguments, partial(self._begun, info))
@@ -198,7 +199,11 @@ class Attempt(Abandonable):
             except ActorflowError as refused:
                 self._finish(self._entry("failed", refused))
                 return
-            self._finish(self.entry(attempt=self.number, outcome=payload, ref=self.request.ref))
+            entry = self.entry(attempt=self.number, outcome=payload, ref=self.request.ref)
+            if self._stopped is None:
+                self.activation.record(self.asked, entry)
+            else:
+                self._finish(entry)
         elif timed_out:
             self._failed(StepTimeout(self.step.name, self.step.timeout_s or 0.0))
         elif job.ended_by_cancel(error):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -34,7 +33,6 @@ from actorflow.records import (
     Commit,
     Duplicate,
     Envelope,
-    Loaded,
     Prune,
     Refusal,
     Rejected,
@@ -62,8 +60,8 @@ class Operators:
 
     # --- writing --------------------------------------------------------------------------------------------------------
 
-    async def write(self, writes: list[Write], then: Callable[[], object] | None = None) -> Refusal | None:
-        """Commit at the door: durable on return, or refused. *then* follows from it, also if the caller is gone by then.
+    async def write(self, writes: list[Write]) -> Refusal | None:
+        """Commit at the door: durable on return, or refused. Its mail is delivered also if the caller is gone by then.
 
         Raises:
             StoreError: Nothing was written.
@@ -78,8 +76,6 @@ class Operators:
             outcome.append(refusal)
             if mail is not None:
                 mail.told(refusal)
-            if refusal is None and then is not None:
-                then()
             done.set()
 
         host.committer.submit(Commit(tuple(writes)), told, door=True)
@@ -110,7 +106,8 @@ class Operators:
         host = self.host
         if to.kind not in host.kinds:
             raise UnknownKind(to.kind, list(host.kinds))
-        check_size(input, f"input of {to}", host.limits.payload_bytes_max)
+        if len(input) > host.limits.payload_bytes_max:
+            host.checked(input, f"input of {to}")
         while (starting := self._starting.get(to)) is not None:
             await starting.wait()
         activation = host.by_address.get(to)
@@ -124,7 +121,7 @@ class Operators:
         try:
             deadline_at = None if deadline_s is None else host.clock.wall() + deadline_s
             new = host.new_run(to, input, deadline_at=deadline_at)
-            refusal = await self.write([new, host.begun(new, request)], lambda: host.loading.enter(Loaded(run=new), []))
+            refusal = await self.write([new, host.begun(new, request)])
             if isinstance(refusal, Taken):
                 await self._join_stored(refusal.run, input, on_conflict, request)
             elif refusal is not None:
