@@ -154,7 +154,7 @@ class Fields:
 
     def view(self) -> bytes:
         """All of them, encoded."""
-        return self.kind.coder.encode(self.kind.values(self.instance), self.kind.name)
+        return self.kind.encode(self.instance)
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(attrs.field, volatile))

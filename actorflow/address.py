@@ -60,7 +60,8 @@ class Address(Generic[A_co]):
     @property
     def kind(self) -> str:
         """The registered name of its class."""
-        return cast("str", getattr(self._actor, "__kind__"))  # noqa: B009
+        name: str = getattr(self._actor, "__kind__")  # noqa: B009
+        return name
 
     @property
     def _at(self) -> records.Address:
@@ -180,11 +181,12 @@ class Run(Address[W_co]):
             ChildFailed: In durable code: the child ended otherwise; the cause is its failure.
             Exception: What it failed with (`Abort`, or a class named in `fails=`).
         """
-        returns = self._actor.__kind_info__().returns
+        kind = self._actor.__kind_info__()
         if driven():
-            return cast("T", await ResultOf(self._at, returns))
+            return cast("T", await ResultOf(self._at, kind.returns))
         payload = await self._outside("result").result(self._at, wait_paused=wait_paused)
-        return cast("T", coder(returns).decode(payload, f"result of {self}"))
+        value: T = kind.outcome.decode(payload, f"result of {kind.name}/{self.key}")
+        return value
 
     async def cancel(self, why: str = "cancelled by an operator") -> bool:
         """Cancel it: no new step starts, running ones are cancelled, what was done is undone. False if it had ended."""

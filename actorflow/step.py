@@ -162,7 +162,7 @@ class Step:
 class StepCall(Request):
     """Durable code calls a step."""
 
-    __slots__ = ("_input", "arguments", "name", "ref", "step", "was")
+    __slots__ = ("arguments", "name", "payload", "ref", "step", "was")
     kind = "step"
 
     def __init__(self, step: Step, arguments: dict[str, Any]) -> None:
@@ -172,18 +172,18 @@ class StepCall(Request):
         self.was: tuple[str, ...] = step.was
         self.ref: str | None = step.undo_ref
         # Encoded before anything happens: what cannot be stored is refused at the call.
-        self._input = step.coder.encode(arguments, step.of_argument)
+        self.payload: bytes = step.coder.encode(arguments, step.of_argument)
 
     def input(self) -> bytes:
-        return self._input
+        return self.payload
 
     def same_input(self, recorded: bytes | None) -> bool:
-        if recorded == self._input:
+        if recorded == self.payload:
             return True
         if recorded is None:
             return False
         what = f"recorded input of step {self.name}"
-        return bool(self.step.coder.decode(recorded, what) == self.step.coder.decode(self._input, what))
+        return bool(self.step.coder.decode(recorded, what) == self.step.coder.decode(self.payload, what))
 
     def answer(self, entry: Entry) -> tuple[Any, Exception | None]:
         if entry.status != "ok":
@@ -194,7 +194,7 @@ class StepCall(Request):
         """The arguments as another process would get them: the step shares no object with durable code."""
         if SCALARS.issuperset(map(type, self.arguments.values())):
             return self.arguments
-        return self.step.coder.decode(self._input, f"argument of step {self.name}")
+        return self.step.coder.decode(self.payload, f"argument of step {self.name}")
 
 
 _declared: dict[str, Step] = {}
@@ -384,7 +384,8 @@ def _wrap(declared: Step) -> Callable[..., Coroutine[object, None, Any]]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         turn = here.turn
         if turn is not None:
-            turn.check_name(name, fn)
+            if turn.names.get(name) is not fn:
+                turn.check_name(name, fn)
             return await StepCall(declared, declared.bind(args, kwargs))
         driven()  # Raises, if this code is being dropped.
         match current.get():

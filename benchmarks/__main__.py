@@ -50,7 +50,7 @@ def machine() -> dict[str, str]:
         "cpus": str(os.cpu_count()),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
-        "actorflow": actorflow.__version__,
+        "version": actorflow.__version__,
         "load": f"{os.getloadavg()[0]:.1f}",
     }
 

@@ -27,7 +27,7 @@ def test_the_oldest_message_is_taken_first_whatever_order_it_was_loaded_in() -> 
     mailbox = Mailbox([envelope(3), envelope(1), envelope(2)])
     mailbox.put(envelope(4))
 
-    assert [e.id for e in mailbox.all()] == [1, 2, 3, 4]
+    assert [e.id for e in mailbox.waiting.values()] == [1, 2, 3, 4]
     assert mailbox.oldest(anything, now=0.0) == envelope(1)
 
 
@@ -92,4 +92,4 @@ def test_taking_all_that_is_wanted_gives_it_in_order_and_leaves_the_rest(
         taken.append(found)
 
     assert taken == [e for e in envelopes if e.type == "a" and (e.due_at is None or e.due_at <= now)]
-    assert mailbox.all() == [e for e in envelopes if e not in taken]
+    assert list(mailbox.waiting.values()) == [e for e in envelopes if e not in taken]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from threading import RLock, Thread
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import orjson
 
 from actorflow.codec.classes import object_in, refuse_unknown
-from actorflow.codec.scalars import dumps
-from actorflow.codec.shape import TOO_DEEP, Misfit, Shape
+from actorflow.codec.scalars import OPTIONS, dumps
+from actorflow.codec.shape import TOO_DEEP, Misfit, Shape, class_of
 from actorflow.codec.shapes import Shapes
 from actorflow.errors import NotEncodable, TooLarge, Undecodable
 
@@ -22,6 +22,7 @@ PAYLOAD_BYTES_MAX = 1 << 20
 _IMMUTABLE = frozenset((str, int, bool, float, type(None)))
 
 _loads: Callable[[bytes], Any] = orjson.loads
+_dumps: Callable[[Any, None, int], bytes] = orjson.dumps
 _fast, _traced = Shapes(traced=False), Shapes(traced=True)
 _making = RLock()
 
@@ -29,13 +30,13 @@ _making = RLock()
 class Coder(Generic[T]):
     """Values of one type to bytes and back. Ask `coder` for one: they are kept."""
 
-    __slots__ = ("_decode", "_encode", "form")
+    __slots__ = ("_decode", "_encode", "_same", "form")
 
     def __init__(self, form: Any) -> None:
         with _making:  # A type that contains itself is half made for a moment.
             shape: Shape = _fast.of(form)
         self.form: Any = form
-        self._encode, self._decode = shape.encode, shape.decode
+        self._encode, self._decode, self._same = shape.encode, shape.decode, shape.same
 
     def encode(self, value: T, what: str) -> bytes:
         """*value* as JSON. *what* opens the path in the error: "result of step charge".
@@ -44,7 +45,7 @@ class Coder(Generic[T]):
             NotEncodable: The value, or one inside it, would not come back as it is.
         """
         try:
-            return dumps(self._encode(value))
+            return _dumps(value if type(value) is self._same else self._encode(value), None, OPTIONS)
         except Exception as error:  # noqa: BLE001  (fields may be properties, with any error)
             raise _not_encodable(self.form, value, what, error) from error.__cause__
 
@@ -55,7 +56,8 @@ class Coder(Generic[T]):
             Undecodable: Today's type cannot read it. Nothing of it is given.
         """
         try:
-            value: T = self._decode(_loads(payload))
+            read = _loads(payload)
+            value: T = read if class_of(read) is self._same else self._decode(read)
         except Exception as error:  # noqa: BLE001  (validators of the user)
             value = _decode_again(self.form, payload, what, error)
         return value
@@ -103,7 +105,7 @@ class RecordCoder:
     {'order': 'o1', 'paid': False}
     """
 
-    __slots__ = ("_coders", "_defaults", "_heads", "_names", "_shapes")
+    __slots__ = ("_coders", "_defaults", "_heads", "_names", "_order", "_same", "_shapes")
 
     def __init__(self, types: Mapping[str, Any], defaults: Mapping[str, Callable[[], Any]] | None = None) -> None:
         self._coders = {name: coder(form) for name, form in types.items()}
@@ -111,6 +113,7 @@ class RecordCoder:
             self._shapes = {name: _fast.of(form) for name, form in types.items()}
         self._heads = {name: orjson.dumps(name) + b":" for name in types}
         self._names, self._defaults = frozenset(types), dict(defaults or {})
+        self._order, self._same = tuple(types), tuple(shape.same for shape in self._shapes.values())
 
     def encode(self, values: Mapping[str, Any], what: str) -> bytes:
         """All of *values*, in the declared order.
@@ -118,9 +121,12 @@ class RecordCoder:
         Raises:
             NotEncodable: The path names the value: "fields of Checkout.order".
         """
-        self._check_names(values, what)
+        as_is = self._as_is(values)
+        if not as_is:
+            self._check_names(values, what)
         try:
-            return dumps({name: shape.encode(values[name]) for name, shape in self._shapes.items()})
+            written = values if as_is else {name: shape.encode(values[name]) for name, shape in self._shapes.items()}
+            return _dumps(written, None, OPTIONS)
         except Exception as error:
             for name, each in self._coders.items():
                 each.encode(values[name], f"{what}.{name}")
@@ -142,7 +148,10 @@ class RecordCoder:
             Undecodable: A value cannot be read, is missing without a default, or has a name that is not declared any more.
         """
         try:
-            parts = object_in(_loads(payload), what)
+            parts = _loads(payload)
+            if self._as_is(parts):
+                return cast("dict[str, Any]", parts)
+            parts = object_in(parts, what)
             refuse_unknown(parts, self._names, what)
         except orjson.JSONDecodeError as error:
             raise Undecodable(what, f"it is not JSON ({error})") from None
@@ -169,6 +178,10 @@ class RecordCoder:
         if name in self._defaults:
             return self._defaults[name]()
         raise Undecodable(what, f"{name!r} is missing; give it a default")
+
+    def _as_is(self, values: Any) -> bool:
+        """True if it is a dict of the declared names, in order, with values that are the same in JSON: what most records are."""
+        return class_of(values) is dict and tuple(map(type, values.values())) == self._same and tuple(values) == self._order
 
     def _check_names(self, values: Mapping[str, Any], what: str) -> None:
         if values.keys() ^ self._names:

@@ -62,6 +62,7 @@ def plain(cls: type, *, traced: bool) -> Shape:
         takes=(cls,),
         tag=name,
         plain=True,
+        same=cls,
         text=cls is str,
     )
 
@@ -277,7 +278,7 @@ _SCALARS = frozenset((str, int, bool, type(None)))
 
 def dumps(value: Any) -> bytes:
     """JSON, compact; the writer's own ideas of classes are off."""
-    return orjson.dumps(value, None, _OPTIONS)
+    return orjson.dumps(value, None, OPTIONS)
 
 
-_OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+OPTIONS: int = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS

@@ -64,6 +64,7 @@ class Shape:
     takes: tuple[type, ...] = ()  #: exact classes of its values; empty if any
     tag: str = ""  #: what tells it from the other members of a union
     plain: bool = False  #: scalars that are the same in JSON: they need no tag
+    same: type | None = None  #: values of exactly this class are written and read as they are
     text: bool = False  #: always written as a JSON string, so it can be a key as it is
     fields: bool = False  #: written as an object of named fields, so a tag has its place among them
 

@@ -127,12 +127,13 @@ class Branch:
     context: Context
     trunk: bool = False  #: fields may be written here
     owner: Group | Scope | None = None
-    calls: dict[str, int] = field(factory=dict[str, int])
+    calls: dict[str, int] = field(init=False)
     ended: tuple[Any, BaseException | None] | None = None
     joiners: tuple[Branch, ...] = ()
     keys: tuple[str, ...] = ()  #: of tasks it started
 
     def __attrs_post_init__(self) -> None:
+        self.calls = {}
         _alive.add(self.coro)
 
     def end(self, value: Any, error: BaseException | None) -> None:

@@ -45,7 +45,7 @@ class Journal:
         self.order: list[Entry] = []  #: all that is delivered or answered on the spot, in journal order
         self.patches: dict[str, bool] = {}
         self._unclaimed: dict[str, deque[Entry]] = {}
-        self._open: dict[Identity, Belongings] = {}
+        self.open: dict[Identity, Belongings] = {}  #: what belongs to open calls, if something does
         for _, entry in events:
             self._add(entry)
 
@@ -57,7 +57,7 @@ class Journal:
         elif kind == "patch":
             self.patches[entry.name] = entry.outcome == b"true"
         elif kind in BELONGING:
-            belongings = self._open.setdefault(entry.identity, Belongings())
+            belongings = self.open.setdefault(entry.identity, Belongings())
             if kind == "try":
                 belongings.tries += (entry,)
             elif kind == "intent":
@@ -107,7 +107,7 @@ class Journal:
         """The name, of today's and earlier ones, under which an open checkpoint has recorded something; else today's."""
         if len(names) == 1:
             return names[0]
-        branches = {*self._unclaimed, *(identity.branch for identity in self._open)}
+        branches = {*self._unclaimed, *(identity.branch for identity in self.open)}
         for name in names:
             scope = f"{parent}/{name}#{n}"
             if any(branch == scope or branch.startswith(f"{scope}/") for branch in branches):
@@ -118,8 +118,8 @@ class Journal:
         """What was recorded of an open call under an earlier name is of this call now: its tries are spent, its attempt begun."""
         for name in earlier:
             before = identity._replace(name=name)
-            if before in self._open:
-                self._open[identity] = self._open.pop(before)
+            if before in self.open:
+                self.open[identity] = self.open.pop(before)
 
     def close(self, branch: str, error: BaseException | None = None) -> None:
         """The branch ended (by *error*, if one is given): nothing of it may be left.
@@ -142,19 +142,19 @@ class Journal:
 
     def tries(self, identity: Identity) -> Sequence[Entry]:
         """Attempts of this call that failed by themselves, in order."""
-        return self._open.get(identity, _NONE).tries
+        return self.open.get(identity, _NONE).tries
 
     def intent(self, identity: Identity) -> Entry | None:
         """The last attempt of this call that was announced before it began."""
-        return self._open.get(identity, _NONE).intent
+        return self.open.get(identity, _NONE).intent
 
     def due_at(self, identity: Identity) -> float | None:
         """When this wait ends, if that was recorded."""
-        return self._open.get(identity, _NONE).due_at
+        return self.open.get(identity, _NONE).due_at
 
     def heartbeat(self, identity: Identity) -> bytes | None:
         """The last progress that this step stored."""
-        return self._open.get(identity, _NONE).heartbeat
+        return self.open.get(identity, _NONE).heartbeat
 
     def note(self, entry: Entry) -> None:
         """Keep what belongs to an open call and was recorded just now (a try, an intent, a timer, a heartbeat)."""

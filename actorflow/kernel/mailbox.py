@@ -15,20 +15,20 @@ class Mailbox:
     """Pending envelopes, oldest first."""
 
     def __init__(self, envelopes: Iterable[Envelope] = ()) -> None:
-        self._waiting: dict[int, Envelope] = {envelope.id: envelope for envelope in sorted(envelopes)}
-        self._loaded = frozenset(self._waiting)
+        self.waiting: dict[int, Envelope] = {envelope.id: envelope for envelope in sorted(envelopes)}  #: oldest first
+        self._loaded = frozenset(self.waiting)
         self.reserved = 0  #: places of messages on their way into the store
         self.freed: list[Callable[[], object]] = []  #: who is told, once, when a place becomes free
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     @property
     def depth(self) -> int:
         """Messages of users, waiting or on their way: what the bound counts."""
-        if not self._waiting:
+        if not self.waiting:
             return self.reserved
-        return self.reserved + sum(1 for envelope in self._waiting.values() if not envelope.type.startswith("~"))
+        return self.reserved + sum(1 for envelope in self.waiting.values() if not envelope.type.startswith("~"))
 
     def put(self, envelope: Envelope) -> None:
         """A message was accepted. Ids grow, so the order of the dict is the order of acceptance.
@@ -36,11 +36,11 @@ class Mailbox:
         One that came while its receiver was being loaded may have been loaded with it, and even taken by now: it is not new.
         """
         if envelope.id not in self._loaded:
-            self._waiting[envelope.id] = envelope
+            self.waiting[envelope.id] = envelope
 
     def remove(self, envelope: Envelope) -> None:
         """A message was taken."""
-        self._waiting.pop(envelope.id, None)
+        self.waiting.pop(envelope.id, None)
         if self.freed:
             self.free()
 
@@ -52,15 +52,11 @@ class Mailbox:
 
     def oldest(self, wanted: Callable[[Envelope], bool], *, now: float) -> Envelope | None:
         """The oldest message that may be seen at *now* and is wanted."""
-        for envelope in self._waiting.values():
+        for envelope in self.waiting.values():
             if (envelope.due_at is None or envelope.due_at <= now) and wanted(envelope):
                 return envelope
         return None
 
-    def all(self) -> list[Envelope]:
-        """All that waits, oldest first."""
-        return list(self._waiting.values())
-
     def next_due(self, *, now: float) -> float | None:
         """When the next delayed message may be seen."""
-        return min((e.due_at for e in self._waiting.values() if e.due_at is not None and e.due_at > now), default=None)
+        return min((e.due_at for e in self.waiting.values() if e.due_at is not None and e.due_at > now), default=None)

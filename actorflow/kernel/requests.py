@@ -10,9 +10,9 @@ from collections.abc import Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
-from actorflow.errors import Control, Undecodable
+from actorflow.errors import Control
 from actorflow.records import Entry, Identity
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ class Request:
         return recorded == self.input()
 
     def answer(self, entry: Entry) -> tuple[Any, Exception | None]:
-        """The value or the error that the code gets for this entry; the same live as on replay."""
+        """The value or the error that the code gets for this entry; the same live as on replay.
+
+        Raises:
+            Undecodable: Today's classes cannot read the entry.
+        """
         raise NotImplementedError
 
 
@@ -138,18 +142,6 @@ class Asked:
     def __str__(self) -> str:
         return str(self.identity)
 
-    def answer(self, entry: Entry) -> tuple[Any, Exception | None]:
-        """The value or the error that the code gets.
-
-        Raises:
-            Undecodable: Today's classes cannot read the entry; it says of which call that is.
-        """
-        try:
-            return self.request.answer(entry)
-        except Undecodable as error:
-            error.call = str(entry.identity)
-            raise
-
 
 @frozen
 class Note:
@@ -183,10 +175,13 @@ class Broken:
     reason: BaseException
 
 
-@define(eq=False)
+@define(eq=False, init=False)
 class Stretch:
     """What came of one stretch of durable code."""
 
-    notes: tuple[Note, ...] = ()
-    asks: list[Asked] = field(factory=list[Asked])
-    end: Finished | Again | Broken | None = None
+    notes: tuple[Note, ...]
+    asks: list[Asked]
+    end: Finished | Again | Broken | None
+
+    def __init__(self, end: Broken | None = None) -> None:
+        self.notes, self.asks, self.end = (), [], end

@@ -11,11 +11,11 @@ What the code yields that is no request is a foreign await: the code is dropped,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any
 
-from actorflow.errors import AgainMisplaced, Control, Divergence, FieldWriteInBranch, ForeignAwait, StepNameTaken
+from actorflow.errors import AgainMisplaced, Control, Divergence, FieldWriteInBranch, ForeignAwait, StepNameTaken, Undecodable
 from actorflow.kernel.branches import Branch, Group, Scope, here, leave
 from actorflow.kernel.foreign import foreign_error, waiting_line
 from actorflow.kernel.journal import NOT_COMPARED, SPOT, Journal
@@ -58,14 +58,13 @@ class Turn:
         """Nothing is driven yet.
 
         Args:
-            code: The coroutine to drive.
+            code: The coroutine to drive; nothing is driven yet.
             context: The context it runs in; each branch gets a copy.
             events: What is recorded of this round and not folded, in order.
-            state: The fields; None if the code has none.
-            instance: Whose fields they are: its writes are checked.
+            state, instance: The fields (None if the code has none), and whose they are: its writes are checked.
             now: The wall clock.
             seed: What `random()` and `uuid()` derive from; another one each round.
-            outbox: Where an actor's turn puts what it sends; None in a run, which records each of its sends.
+            outbox: Where an actor's turn puts what it sends; a run has none.
         """
         self.journal: Journal = Journal(events)
         trunk = Branch("", code, context, trunk=True)
@@ -82,18 +81,14 @@ class Turn:
         self._runnable: list[tuple[Branch, Any, BaseException | None]] = [(trunk, None, None)]
         self._waiting: dict[str, Asked] = {}
         self._errors: tuple[tuple[BaseException, Entry], ...] = ()  #: the latest, which may still be on their way out
-        self._names: dict[str, object] = {}
+        self.names: dict[str, object] = {}
         self._stretch = Stretch()
 
     # --- for the shell ------------------------------------------------------------------------------------------------
 
     def begin(self) -> Stretch:
         """Run from the top over all that is recorded."""
-        return self._drive(self.journal.order)
-
-    def deliver(self, entry: Entry) -> Stretch:
-        """Hand over one outcome that was recorded just now, and run until all branches wait again."""
-        return self._drive((entry,))
+        return self.deliver(*self.journal.order)
 
     def wants(self, asked: Asked) -> bool:
         """False once the branch was cancelled: an outcome that comes now is too late to be recorded."""
@@ -156,7 +151,7 @@ class Turn:
 
     def check_name(self, name: str, function: object) -> None:
         """One name, one function, within a run."""
-        if self._names.setdefault(name, function) is not function:
+        if self.names.setdefault(name, function) is not function:
             raise StepNameTaken(name)
 
     def again(self) -> None:
@@ -176,7 +171,8 @@ class Turn:
 
     # --- driving --------------------------------------------------------------------------------------------------------
 
-    def _drive(self, entries: Iterable[Entry]) -> Stretch:
+    def deliver(self, *entries: Entry) -> Stretch:
+        """Hand over outcomes one at a time, and after each run until all branches wait again."""
         outer, here.turn = here.turn, self
         try:
             if self._runnable:
@@ -212,16 +208,15 @@ class Turn:
             if self.journal.unclaimed(entry):
                 raise self._nobody_asks(entry)
             return
-        asked = self._waiting.pop(entry.branch, None)
-        if (
-            asked is None
-            or asked.identity.n != entry.n
-            or (asked.identity.name != entry.name and entry.name not in asked.request.was)
-        ):
-            if asked is not None:
-                self._waiting[entry.branch] = asked
+        asked = self._waiting.get(entry.branch)
+        if asked is None or asked.identity.n != entry.n or entry.name not in (asked.identity.name, *asked.request.was):
             raise self._nobody_asks(entry)
-        value, error = asked.answer(entry)
+        del self._waiting[entry.branch]
+        try:
+            value, error = asked.request.answer(entry)
+        except Undecodable as undecodable:
+            undecodable.call = f"{entry.identity}"
+            raise
         if error is not None and not isinstance(asked.request, Closing):  # A gather hands on what came from elsewhere.
             self._errors = (*self._errors[-63:], (error, entry))
         self._runnable.append((self._branches[entry.branch], value, error))
@@ -359,6 +354,8 @@ class Turn:
 
     def _drop_under(self, scope: str) -> tuple[Asked, ...]:
         """Cancel all branches whose path begins with *scope*; returns what they waited for."""
+        if not self._branches:
+            return ()
         gone = [branch for path, branch in self._branches.items() if path.startswith(scope)]
         paths = {branch.path for branch in gone}
         dropped = tuple(asked for path, asked in list(self._waiting.items()) if path in paths)

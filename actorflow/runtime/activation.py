@@ -8,7 +8,6 @@ durable. A refused commit breaks the chain: this activation is dropped, and the 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,27 +20,23 @@ from actorflow.kernel.turn import Turn
 from actorflow.policies.failure import FailureReport, pause_reason
 from actorflow.records import (
     Address,
-    Chain,
-    Commit,
     Consume,
     Entry,
     Envelope,
     Event,
-    Identity,
     Loaded,
     PauseReason,
     Refusal,
-    Run,
     RunStatus,
     SetEnd,
     SetRound,
-    SetState,
     SetView,
     Write,
 )
 from actorflow.runtime import reports
 from actorflow.runtime.answers import open_call, unanswered
 from actorflow.runtime.calls import Call, Stopper
+from actorflow.runtime.commits import Commits
 from actorflow.runtime.finishing import finish
 from actorflow.workflow import Answered
 
@@ -53,16 +48,14 @@ if TYPE_CHECKING:
 BURST = 64  #: entries in one commit that were decided without waiting; more of them wait for it to be durable
 
 
-class Activation:
+class Activation(Commits):
     """A run in memory."""
 
     def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
         run = loaded.run
-        self.host: Host = host
-        self.run: Run = run
+        super().__init__(host, run)
         self.kind: Kind = kind
         self.address: Address = run.address
-        self.round: int = run.round
         self.scope: str = f"{host.lease.store_id}/{run.kind}/{run.key}/{run.round}"  #: of idempotency keys
         self.mailbox: Mailbox = Mailbox(loaded.mailbox)
         self.cursors: dict[tuple[str, int], bytes | None] = {(cursor.branch, cursor.n): cursor.state for cursor in loaded.cursors}
@@ -70,13 +63,8 @@ class Activation:
         #: Asks that the code has taken and not yet answered.
         self.unanswered: dict[int, Envelope] = unanswered(run.id, loaded.entries)
         self.calls: dict[Asked, Call] = {}
-        self.chain: Chain = Chain()
-        self.status: RunStatus = run.status
-        self.crashes: int = run.crashes
-        self.wake_at = run.wake_at
         self.view: bytes = run.view if run.view is not None else (run.fields or run.input)
         self.stopping: str | None = None  #: why nothing new begins
-        self.inflight: int = 0  #: commits that are not durable yet
         self.deadline: Timer | None = None
         self.served_at: float = -math.inf  #: up to here, delayed messages were shown to all that wait; later ones must wake it
         self.halted: list[Call] = []  #: calls that were open when it was told to stop
@@ -103,7 +91,7 @@ class Activation:
             return
         if self.run.deadline_at is not None:
             self.deadline = self.host.timers.at(self.run.deadline_at, self._deadline_passed)
-        for envelope in self.mailbox.all():
+        for envelope in self.mailbox.waiting.values():
             self._expect(envelope)
         self.replayed = True
         self.go(stretch, [])
@@ -138,6 +126,9 @@ class Activation:
         if hasattr(self, "turn"):
             self.host.loop.hidden(self.turn.drop)
 
+    def refused(self, refusal: Refusal | StoreError) -> None:
+        self.host.refused(self, refusal)
+
     def _deadline_passed(self) -> None:
         if self.stopping is None:
             self.host.ending.time_out(self)
@@ -155,8 +146,7 @@ class Activation:
 
     def record(self, asked: Asked, entry: Entry, more: Iterable[Write] = ()) -> None:
         """The outcome of an open call: recorded, and the code goes on. One that nobody wants any more is dropped."""
-        call = self.calls.pop(asked, None)
-        if call is not None:
+        if (call := self.calls.pop(asked, None)) is not None:
             call.forget()
         if not self.turn.wants(asked):
             return
@@ -165,38 +155,40 @@ class Activation:
 
     def go(self, stretch: Stretch, writes: list[Write]) -> None:
         """Make one commit of what a stretch came to; what it asks for begins when that is durable."""
-        try:
-            self._go(stretch, writes)
-        except ActorflowError as error:  # A field, a result or a message that cannot be stored or read.
-            self.pause(pause_reason(error), reports.broken(self, error), writes)
-
-    def _go(self, stretch: Stretch, writes: list[Write]) -> None:
         opened: list[Call] = []
-        todo = deque((stretch,))
-        while todo:
-            stretch = todo.popleft()
-            if stretch.notes:
-                writes.extend(self._noted(stretch.notes))
-            if stretch.end is not None:
-                self.ended(stretch.end, writes)
-                return
-            for asked in stretch.asks:
-                if not self.turn.wants(asked):
-                    continue
-                self.host.checked(asked.request.input() or b"", f"input of {asked.request.kind} {asked}")
-                call = open_call(self, asked)
-                answer = call.at_once() if len(writes) < BURST else None
-                if answer is None:
-                    self.calls[asked] = call
-                    opened.append(call)
-                else:
-                    writes.extend((*answer[1], answer[0]))
-                    todo.append(self.host.loop.hidden(self.turn.deliver, answer[0]))
-        opened = [call for call in opened if self.turn.wants(call.asked)]
-        for call in opened:
-            writes.extend(call.opening())
-        self.place(writes)
-        self.submit(writes, lambda: self._begin(opened))
+        stretches = [stretch]  # It grows: what is answered at once drives the code on.
+        try:
+            for each in stretches:
+                if each.notes:
+                    writes.extend(self._noted(each.notes))
+                if each.end is not None:
+                    self.ended(each.end, writes)
+                    return
+                for asked in each.asks:
+                    if len(stretches) > 1 and not self.turn.wants(asked):
+                        continue
+                    call = open_call(self, asked)
+                    if call.input is not None and len(call.input) > self.host.limits.payload_bytes_max:
+                        self.host.checked(call.input, f"input of {asked.request.kind} {asked}")
+                    answer = call.at_once() if len(writes) < BURST else None
+                    if answer is None:
+                        self.calls[asked] = call
+                        opened.append(call)
+                    else:
+                        writes.extend((*answer[1], answer[0]))
+                        stretches.append(self.host.loop.hidden(self.turn.deliver, answer[0]))
+            if len(stretches) > 1:
+                opened = [call for call in opened if self.turn.wants(call.asked)]
+            for call in opened:
+                writes.extend(call.opening())
+            self.place(writes)
+            self.submit(writes, self._begin, opened)
+        except ActorflowError as error:
+            self.broken(error, writes)
+
+    def broken(self, error: ActorflowError, writes: list[Write]) -> None:
+        """A field, a result or a message cannot be stored or read."""
+        self.pause(pause_reason(error), reports.broken(self, error), writes)
 
     def ended(self, end: Finished | Again | Broken, writes: list[Write]) -> None:
         """The code came to an end; *writes* are what its last stretch recorded, and go with it."""
@@ -238,12 +230,6 @@ class Activation:
         if self.proven is not None and (not working or not self.crashes):
             self.proven.set()
 
-    def state(self, status: RunStatus, *, reason: PauseReason | None = None, wake_at: float | None = None) -> SetState:
-        """The write that puts the run there."""
-        self.status, self.wake_at = status, wake_at
-        at = self.host.clock.wall()
-        return SetState(run=self.run.id, status=status, reason=reason, wake_at=wake_at, crashes=self.crashes, at=at)
-
     def show(self, writes: list[Write]) -> None:
         """The fields to look at from now on, if they have changed."""
         view = self.fields.view()
@@ -257,35 +243,10 @@ class Activation:
                 call.held = False
                 call.begin()
         if self.stopping is None:
-            if len(self.mailbox):
+            if self.mailbox.waiting:
                 self.serve()
-            self.host.rest(self)
-
-    # --- commits --------------------------------------------------------------------------------------------------------
-
-    def submit(self, writes: list[Write], durable: Callable[[], object]) -> None:
-        """Commit, then go on; with nothing to write, and nothing on its way, at once."""
-        if not writes and not self.inflight:
-            durable()
-            return
-        self.inflight += 1
-        mail = self.host.post(writes)
-
-        def told(refusal: Refusal | StoreError | None) -> None:
-            self.inflight -= 1
-            if refusal is None:
-                mail.accepted()
-                if self.host.live(self):
-                    durable()
-            else:
-                mail.refused()
-                self.host.refused(self, refusal)
-
-        self.host.committer.submit(Commit(tuple(writes), self.chain), told)
-
-    def log(self, kind: str, *, outcome: bytes | None = None, name: str = "") -> Entry:
-        """An event of this run's life."""
-        return new_entry(self.run.id, self.round, kind, Identity("", name, 0), at=self.host.clock.wall(), outcome=outcome)
+            if self.status == "waiting" or self.host.resting:
+                self.host.rest(self)
 
     # --- messages -------------------------------------------------------------------------------------------------------
 
@@ -307,7 +268,7 @@ class Activation:
 
     def droppable(self) -> Envelope | None:
         """The message that a full mailbox may lose."""
-        return next((envelope for envelope in self.mailbox.all() if not envelope.type.startswith("~")), None)
+        return next((envelope for envelope in self.mailbox.waiting.values() if not envelope.type.startswith("~")), None)
 
     @property
     def fields_bytes(self) -> bytes:
@@ -335,13 +296,13 @@ class Activation:
         """It leaves memory in an orderly way."""
 
     def _due(self) -> None:
-        if self.host.live(self) and self.stopping is None:
+        if self.live and self.stopping is None:
             self.serve()
 
     def serve(self) -> None:
         """Give waiting messages to waiting calls: calls in the order they began to wait, messages oldest first."""
         served, self.served_at = True, self.host.clock.wall()
-        while served and self.stopping is None and self.host.live(self):
+        while served and self.stopping is None and self.live:
             served = False
             for call in list(self.calls.values()):
                 if call.held or not self.turn.wants(call.asked):
@@ -361,7 +322,7 @@ class Activation:
             answer = call.offer(envelope)
             return answer is not None
 
-        if not len(self.mailbox):
+        if not self.mailbox.waiting:
             return None
         try:
             envelope = self.mailbox.oldest(wanted, now=self.host.clock.wall())
@@ -402,7 +363,7 @@ class Activation:
         encoded = None if report is None else reports.encode(report)
 
         def stopped() -> None:
-            if self.host.live(self) and self.stopping == "pause":  # A cancel may have overtaken it.
+            if self.live and self.stopping == "pause":  # A cancel may have overtaken it.
                 wake_at = self.run.deadline_at if reason != "undo" else None  # The deadline is not paused.
                 last: list[Write] = [self.state("paused", reason=reason, wake_at=wake_at)]
                 last.append(self.log("paused", name=reason, outcome=encoded))

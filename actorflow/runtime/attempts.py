@@ -50,11 +50,15 @@ class Attempt(Abandonable):
         self.asked: Asked = asked
         self.request: StepCall = asked.request  # type: ignore[assignment]  # `open_call` has looked.
         self.step: Step = self.request.step
+        self.input: bytes | None = self.request.payload
 
     def opening(self) -> list[Write]:
         journal = self.activation.turn.journal
+        announces = self.step.on_interrupt != "retry"
+        if not announces and self.asked.identity not in journal.open:  # What nearly all are.
+            return []
         tries = journal.tries(self.asked.identity)
-        intent = journal.intent(self.asked.identity) if self.step.on_interrupt != "retry" else None
+        intent = journal.intent(self.asked.identity) if announces else None
         if tries:
             self.number = tries[-1].attempt + 1
             self._first_at = tries[0].at
@@ -63,7 +67,7 @@ class Attempt(Abandonable):
                 self.working = False
         if intent is not None and intent.attempt >= self.number:
             self.working = True  # Until its outcome, or the pause, is recorded: a crash must come back to it.
-        elif self.working and self.step.on_interrupt != "retry":
+        elif self.working and announces:
             return [self._intent()]
         return []
 
@@ -79,7 +83,7 @@ class Attempt(Abandonable):
     def _intent(self) -> Entry:
         # With input and ref: an operator's decision, or a cancel after a crash, makes the outcome of it.
         entry = self.entry(kind="intent", status="", attempt=self.number, ref=self.request.ref)
-        return entry._replace(input=self.request.input())
+        return entry._replace(input=self.input)
 
     def announced(self) -> list[Entry]:
         """What says that it runs now and may have its effect, if it can be undone and has not said so before."""
@@ -110,36 +114,41 @@ class Attempt(Abandonable):
     def _perform(self) -> None:
         if self._stopped is not None or (self.activation.calls.get(self.asked) is not self):
             return
-        host, step = self.activation.host, self.step
-        key = idempotency_key(self.activation.scope, self.asked.identity)
-        info = StepInfo(key, step.name, self.number, None, self._progress(), self._beat)
-
-        def begun() -> None:
-            if step.timeout_s is not None:
-                info.deadline = moment(host.clock.wall() + step.timeout_s)
-                self._deadline = host.deadlines.after(step.timeout_s, self._time_out)
-
+        host, step, number = self.activation.host, self.step, self.number
+        progress = self.activation.turn.journal.heartbeat(self.asked.identity) if self.activation.turn.journal.open else None
+        info = StepInfo(
+            idempotency_key(self.activation.scope, self.asked.identity),
+            step.name,
+            number,
+            None,
+            None if progress is None else _any.decode(progress, "heartbeat"),
+            self._beat,
+        )
         context = self.asked.context.copy()
         context.run(current.set, info)
         arguments = self.request.copied_arguments()
         if step.is_async:  # One frame less for most steps there are.
-            begun()
+            if step.timeout_s is not None:
+                self._begun(info)
             call = partial(step.call, arguments)
         else:
-            call = partial(perform, host, step, arguments, begun)
+            call = partial(perform, host, step, arguments, partial(self._begun, info))
         self._job = Job(call, context, self._told)
         host.workers.perform(self._job)
 
-    def _progress(self) -> Any:
-        stored = self.activation.turn.journal.heartbeat(self.asked.identity)
-        return None if stored is None else _any.decode(stored, "heartbeat")
+    def _begun(self, info: StepInfo) -> None:
+        """It runs from now on: its time counts."""
+        host, timeout_s = self.activation.host, self.step.timeout_s
+        if timeout_s is not None:
+            info.deadline = moment(host.clock.wall() + timeout_s)
+            self._deadline = host.deadlines.after(timeout_s, self._time_out)
 
     def _beat(self, progress: Any) -> None:
         payload = self.activation.host.checked(_any.encode(progress, "heartbeat"), "heartbeat")
         self.activation.host.loop.post(lambda: self._store_beat(payload))
 
     def _store_beat(self, payload: bytes) -> None:
-        if self._job is None or not self.activation.host.live(self.activation):
+        if self._job is None or not self.activation.live:
             return
         entry = self.entry(kind="heartbeat", status="", attempt=self.number, outcome=payload)
         self.activation.turn.journal.note(entry)
@@ -179,11 +188,22 @@ class Attempt(Abandonable):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        if not self.activation.host.live(self.activation):
+        if not self.activation.live:
             return
         timed_out, self._timed_out = self._timed_out, False
         if error is None:
-            self._succeeded(value)
+            try:
+                payload = self.step.outcome.encode(value, self.step.of_outcome)
+                if len(payload) > self.activation.host.limits.payload_bytes_max:
+                    self.activation.host.checked(payload, self.step.of_outcome)
+            except ActorflowError as refused:
+                self._finish(self._entry("failed", refused))
+                return
+            entry = self.entry(attempt=self.number, outcome=payload, ref=self.request.ref)
+            if self._stopped is None:
+                self.activation.record(self.asked, entry)
+            else:
+                self._finish(entry)
         elif timed_out:
             self._failed(StepTimeout(self.step.name, self.step.timeout_s or 0.0))
         elif job.ended_by_cancel(error):
@@ -192,14 +212,6 @@ class Attempt(Abandonable):
             return  # The runtime itself is being torn down: as if the process had died.
         else:
             self._failed(error)
-
-    def _succeeded(self, value: Any) -> None:
-        try:
-            payload = self.activation.host.checked(self.step.outcome.encode(value, self.step.of_outcome), self.step.of_outcome)
-        except ActorflowError as error:
-            self._finish(self._entry("failed", error))
-            return
-        self._finish(self.entry(attempt=self.number, outcome=payload, ref=self.request.ref))
 
     def _failed(self, error: BaseException) -> None:
         kind = classify(error, (*self.step.fails, *self.activation.kind.fails))

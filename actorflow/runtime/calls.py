@@ -38,6 +38,7 @@ class Call:
     def __init__(self, activation: Activation, asked: Asked) -> None:
         self.activation: Activation = activation
         self.asked: Asked = asked
+        self.input: bytes | None = asked.request.input()  #: what is recorded of it
 
     def opening(self) -> list[Write]:
         """What is recorded in the commit that opens it."""
@@ -100,11 +101,12 @@ class Call:
         ref: str | None = None,
     ) -> Entry:
         """An entry of this call."""
-        activation, request = self.activation, self.asked.request
+        activation, run = self.activation, self.activation.run.id
         branch, name, n = self.asked.identity
-        input_, at = (request.input() if kind is None else None), activation.host.clock.wall()
-        kind = kind or request.kind
-        run = activation.run.id
+        input_ = None
+        if kind is None:
+            kind, input_ = self.asked.request.kind, self.input
+        at = activation.host.clock.wall()
         return Entry(run, activation.round, kind, branch, name, n, status, attempt, at, due_at, input_, outcome, ref)
 
     def failed(self, error: BaseException, *, status: EntryStatus = "failed") -> Entry:

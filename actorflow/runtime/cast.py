@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field
 
-from actorflow.errors import ActorPaused, BadDefinition, HandlerFailed, StoreStopped, UnknownKind
+from actorflow.errors import ActorPaused, BadDefinition, HandlerFailed, StoreError, StoreStopped, UnknownKind
 from actorflow.failures import failed_answer
 from actorflow.kernel.outbox import Post
 from actorflow.operations import TreeNode
@@ -17,6 +17,7 @@ from actorflow.policies.tree import Failed
 from actorflow.records import Address, Commit, Consume, Envelope, Refusal, Run, SetState, Write
 from actorflow.runtime import reports
 from actorflow.runtime.loops import Signal
+from actorflow.runtime.mail import mail_of
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -85,20 +86,18 @@ class Cast:
             raise UnknownKind(to.kind, list(host.kinds))
         new = evolve(host.new_run(to, fields, deadline_at=None), status="waiting", wake_at=None)
         writes: list[Write] = [new, host.begun(new)]
-        mail, done = host.post(writes), Signal(host.loop)
-        outcome: list[Any] = []
+        mail, done = mail_of(host, writes), Signal(host.loop)
+        outcome: list[Refusal | StoreError | None] = []
 
-        def told(refusal: Refusal | Any | None) -> None:
+        def told(refusal: Refusal | StoreError | None) -> None:
             outcome.append(refusal)
-            if refusal is None:
-                mail.accepted()
-            else:
-                mail.refused()
+            if mail is not None:
+                mail.told(refusal)
             done.set()
 
         host.committer.submit(Commit(tuple(writes)), told, door=True)
         await done.wait()
-        if isinstance(outcome[0], BaseException):
+        if isinstance(outcome[0], StoreError):
             raise outcome[0]
 
     # --- failing --------------------------------------------------------------------------------------------------------
@@ -141,7 +140,7 @@ class Cast:
 
     def _restart(self, activation: ActorActivation, delay_s: float) -> None:
         def again() -> None:
-            if self.host.live(activation):
+            if activation.live:
                 self.host.reload(activation)
 
         self.host.deadlines.after(delay_s, again)
@@ -183,7 +182,7 @@ class Cast:
 
     def shown(self, activation: Activation, state: str) -> TreeNode:
         """An actor in memory, to look at."""
-        mail = [envelope for envelope in activation.mailbox.all() if not envelope.type.startswith("~")]
+        mail = [envelope for envelope in activation.mailbox.waiting.values() if not envelope.type.startswith("~")]
         now = self.host.clock.wall()
         return TreeNode(
             name=str(activation),
@@ -200,14 +199,13 @@ class Cast:
         if self.is_static(activation):
             self.tree.left(activation, Failed(ActorPaused(activation.address, "", None)))  # type: ignore[arg-type]
         writes: list[Write] = []
-        for envelope in activation.mailbox.all():
+        for envelope in activation.mailbox.waiting.values():
             if envelope.type == "~watch" and envelope.reply_to is not None and self.is_actor(activation.run.kind):
                 writes.extend(self.host.notice("~child", envelope.reply_to, str(activation), status, None))
                 writes.append(Consume(envelope.id, None))
         if writes:
-            mail = self.host.post(writes)
-            commit = Commit(tuple(writes))
-            self.host.committer.submit(commit, lambda refusal: mail.accepted() if refusal is None else mail.refused())
+            mail = mail_of(self.host, writes)
+            self.host.committer.submit(Commit(tuple(writes)), mail.told if mail is not None else lambda _: None)
 
     # --- memory-only actors ---------------------------------------------------------------------------------------------
 

@@ -123,7 +123,7 @@ class Effects:
     async def look_up(self, effects: Sequence[Effect]) -> None:
         """Find (or make) all that these need; a store that cannot be read now is asked again."""
         host = self._activation.host
-        while host.live(self._activation) and host.committer.stopped is None:
+        while self._activation.live and host.committer.stopped is None:
             try:
                 for effect in effects:
                     await self._look_up(effect)

@@ -25,7 +25,7 @@ from actorflow.records import URGENT, Bury, Commit, Entry, Envelope, Event, Iden
 from actorflow.runtime import reports
 from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.calls import REPEAT_S
-from actorflow.runtime.mail import given_up
+from actorflow.runtime.mail import given_up, mail_of
 from actorflow.runtime.performing import perform
 from actorflow.step import Step, StepCall, declaration, find_step
 
@@ -155,7 +155,7 @@ class Ending:
         host, not_undone = self.host, list[str]()
         events = await self._undoable(activation)
         for undo in saga.pending(events):
-            if not host.live(activation) or activation.stopping != "undo":
+            if not activation.live or activation.stopping != "undo":
                 return
             undoing = self._undoing[activation] = _Undoing(host, activation, undo, events, not_undone)
             if host.closing:
@@ -167,7 +167,7 @@ class Ending:
             elif await undoing.run():
                 continue
             return
-        if host.live(activation) and activation.stopping == "undo":
+        if activation.live and activation.stopping == "undo":
             activation.crashes = 0
             if not_undone:
                 report = evolve(report or _plain_report(outcome), not_undone=tuple(not_undone))
@@ -199,12 +199,12 @@ class Ending:
         writes.append(SetEnd(run=run.id, outcome=outcome, report=payload, ended_at=host.clock.wall()))
         writes.append(activation.log(status, outcome=outcome))
         writes.extend(self._cancelled_children(activation))
-        unanswered = [*activation.unanswered.values(), *activation.mailbox.all()]
+        unanswered = [*activation.unanswered.values(), *activation.mailbox.waiting.values()]
         if unanswered:
             answer = failed_answer(RunEnded(run.address, status))
             for envelope in unanswered:
                 writes.extend(given_up(host, envelope, answer))
-        if len(activation.mailbox) or activation.mailbox.reserved:
+        if activation.mailbox.waiting or activation.mailbox.reserved:
             writes.append(Bury(run.id))
         if run.parent is not None:
             writes.extend(host.notice("~child", run.parent, str(run.address), status, outcome))
@@ -215,7 +215,7 @@ class Ending:
 
         def over() -> None:
             host.ended(activation, status, outcome)
-            if late := [envelope for envelope in activation.mailbox.all() if envelope.id not in told]:
+            if late := [envelope for envelope in activation.mailbox.waiting.values() if envelope.id not in told]:
                 self.too_late(evolve(run, status=status, outcome=outcome), late)  # It was on its way when this was.
 
         activation.submit(writes, over)
@@ -228,8 +228,8 @@ class Ending:
             writes.extend(given_up(self.host, envelope, answer))
             if envelope.type == "~watch" and envelope.reply_to is not None:
                 writes.extend(self.host.notice("~child", envelope.reply_to, str(run.address), run.status, run.outcome))
-        mail = self.host.post(writes)
-        self.host.committer.submit(Commit(tuple(writes)), lambda refusal: mail.accepted() if refusal is None else mail.refused())
+        mail = mail_of(self.host, writes)
+        self.host.committer.submit(Commit(tuple(writes)), mail.told if mail is not None else lambda _: None)
 
     def _cancelled_children(self, activation: Activation) -> list[Write]:
         writes: list[Write] = []
@@ -366,7 +366,7 @@ class _Undoing:
             writes.append(self.activation.state("undoing", wake_at=0.0))
         self.activation.submit(writes, durable.set)
         await durable.wait()
-        return self.host.live(self.activation)
+        return self.activation.live
 
     def pause(self, what: str, number: int = 0) -> bool:
         """Pause the run with a report that names this undo; False: the next one must not begin."""

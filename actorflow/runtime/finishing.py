@@ -23,7 +23,7 @@ def finish(activation: Activation, end: Finished | Again | Broken, writes: list[
         case Broken(reason):
             activation.pause(pause_reason(reason), reports.broken(activation, reason), writes)
         case Finished(value, None):
-            what = f"result of {activation}"
+            what = f"result of {activation.run.kind}/{activation.run.key}"
             try:
                 payload = activation.host.checked(activation.kind.outcome.encode(value, what), what)
                 activation.show(writes)

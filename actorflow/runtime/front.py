@@ -13,7 +13,6 @@ from actorflow.clock import Duration, seconds
 from actorflow.errors import BadDefinition
 from actorflow.message import Message, encode_message
 from actorflow.operations import OnConflict, Operations, Page
-from actorflow.policies.limits import checked_key
 from actorflow.records import RunQuery
 from actorflow.topic import Topic
 from actorflow.workflow import Workflow
@@ -50,12 +49,13 @@ class Front:
         _check_instance(workflow)
         self._met(type(workflow))
         kind = type(workflow).__kind_info__()
-        at = records.Address(kind.name, checked_key(key))
+        run = Run(type(workflow), key, self.operations)
         deadline_s = None if deadline is None else seconds(deadline)
         fields = kind.encode(workflow)
         request = uuid.uuid4().hex if on_conflict == "reject" else ""
+        at = records.Address(kind.name, key)
         await self.operations.start(at, input=fields, on_conflict=on_conflict, deadline_s=deadline_s, request=request)
-        return Run(type(workflow), key, self.operations)
+        return run
 
     def at(self, actor: type[A], key: str) -> Address[A]:
         """The actor of that class with that key."""

@@ -14,12 +14,9 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
-
 from actorflow.acting import Terminated
 from actorflow.actor import Fields, Kind
 from actorflow.errors import ActorflowError, AskExpired, HandlerTimeout, UnknownMessage
-from actorflow.handler import Handler
 from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import Again, Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
@@ -28,6 +25,7 @@ from actorflow.records import Address, Entry, Envelope, Event, Loaded, RunStatus
 from actorflow.runtime import outcomes, reports
 from actorflow.runtime.activation import Activation
 from actorflow.runtime.effects import Effects, every_s
+from actorflow.runtime.outcomes import Handling
 from actorflow.runtime.reading import read_beside
 from actorflow.runtime.sending import notice
 
@@ -39,25 +37,6 @@ log: logging.Logger = logging.getLogger("actorflow")
 
 TURNS_MAX = 64
 """Messages handled in a row under one commit: then the loop gets a turn."""
-START = "on_start"
-STOP = "on_stop"
-
-
-@define(eq=False)
-class Handling:
-    """What an open turn is about."""
-
-    envelope: Envelope | None  #: None: the actor's own start or stop
-    handler: Handler | None
-    entries: bool = False  #: something of it is recorded
-
-    @property
-    def number(self) -> int:
-        return 0 if self.envelope is None else self.envelope.id
-
-    @property
-    def name(self) -> str:
-        return START if self.envelope is None else self.envelope.type
 
 
 class ActorActivation(Activation):
@@ -89,11 +68,11 @@ class ActorActivation(Activation):
             self.pause("undecodable", reports.plain("undecodable", f"{type(error).__qualname__}: {error}", str(self)), [])
             return
         self.fields = Fields(self.kind, self.instance)
-        for envelope in self.mailbox.all():
+        for envelope in self.mailbox.waiting.values():
             self._expect(envelope)
             self.effects.loaded(envelope)
         # A message may end the process. That something is being handled is durable before it is, once per activation.
-        at_work = bool(self.events) or len(self.mailbox) > 0
+        at_work = bool(self.events) or bool(self.mailbox.waiting)
         self.submit([self.state("running", wake_at=0.0)] if at_work else [], self._first)
 
     def _first(self) -> None:
@@ -123,7 +102,7 @@ class ActorActivation(Activation):
     def _resume(self, opened: Entry, events: Sequence[Event]) -> None:
         """The turn that was under way when this actor left memory: its successes are kept, its failures forgotten."""
         number = int(opened.input or b"0")
-        envelope = next((e for e in self.mailbox.all() if e.id == number), None)
+        envelope = next((e for e in self.mailbox.waiting.values() if e.id == number), None)
         failed = tuple(seq for seq, entry in events if entry.kind == "step" and entry.status not in ("ok", ""))
         kept = [event for event in events if event.seq not in failed]
         writes: list[Write] = [SetAsideEntries(self.run.id, failed)] if failed else []
@@ -150,7 +129,9 @@ class ActorActivation(Activation):
     def droppable(self) -> Envelope | None:
         """The oldest message that is not being handled."""
         busy = self.handling.number if self.handling is not None else 0
-        return next((e for e in self.mailbox.all() if e.id != busy and not e.type.startswith("~") and every_s(e) is None), None)
+        return next(
+            (e for e in self.mailbox.waiting.values() if e.id != busy and not e.type.startswith("~") and every_s(e) is None), None
+        )
 
     # --- messages -------------------------------------------------------------------------------------------------------
 
@@ -187,7 +168,7 @@ class ActorActivation(Activation):
 
     def _next(self) -> Envelope | None:
         """The oldest message, those of the system first; none that is stashed, watches, or answers nobody any more."""
-        if not len(self.mailbox):
+        if not self.mailbox.waiting:
             return None
         now = self.host.clock.wall()
         return self.mailbox.oldest(_is_system, now=now) or self.mailbox.oldest(self._may_be_next, now=now)
@@ -316,7 +297,7 @@ class ActorActivation(Activation):
 
         def again() -> None:
             self._retry, self.blocked = None, False
-            if not self.host.live(self) or self.stopping is not None:
+            if not self.live or self.stopping is not None:
                 return
             if reload:
                 self.host.reload(self)
@@ -373,12 +354,8 @@ class ActorActivation(Activation):
             self.serve()
             self.host.rest(self)
 
-    def go(self, stretch: Stretch, writes: list[Write]) -> None:
-        try:
-            self._go(stretch, writes)
-        except ActorflowError as error:  # An input that is too large.
-            if self.handling is None or not outcomes.failed(self, self.handling, error, writes):
-                return
+    def broken(self, error: ActorflowError, writes: list[Write]) -> None:
+        if self.handling is None or outcomes.failed(self, self.handling, error, writes):
             self.commit(writes)
 
     def place(self, writes: list[Write]) -> None:

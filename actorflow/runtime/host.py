@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 
 import anyio
@@ -41,7 +41,7 @@ from actorflow.runtime.cast import Cast
 from actorflow.runtime.ending import Ending
 from actorflow.runtime.loading import Loading
 from actorflow.runtime.loops import Loop, Signal
-from actorflow.runtime.mail import Mail, Waiter, mail_of
+from actorflow.runtime.mail import Waiter
 from actorflow.runtime.performing import Threads
 from actorflow.runtime.sending import notice
 from actorflow.runtime.timers import Timers
@@ -102,7 +102,7 @@ class Host:
         self.lost: Signal = Signal(loop)
         self._on_the_way: dict[int, int] = {}  #: messages that are being written, by receiver
         self._just_ended: dict[int, RunStatus] = {}
-        self._resting: OrderedDict[int, float] = OrderedDict()
+        self.resting: OrderedDict[int, float] = OrderedDict()
         self._sweep_armed = False
         self._bugs: dict[int, int] = {}
         self._run_id, self._message_id = lease.run_id_last, lease.message_id_last
@@ -194,19 +194,17 @@ class Host:
 
     # --- who is in memory -----------------------------------------------------------------------------------------------
 
-    def live(self, activation: Activation) -> bool:
-        """True until it was dropped."""
-        return self.resident.get(activation.run.id) is activation
-
     def add(self, activation: Activation) -> None:
         self.resident[activation.run.id] = self.by_address[activation.address] = activation
+        activation.live = True
         activation.mailbox.reserved = self._on_the_way.get(activation.run.id, 0)
 
     def remove(self, activation: Activation) -> None:
         """Drop it from memory; nothing is written."""
-        if self.live(activation):
+        if activation.live:
+            activation.live = False
             del self.resident[activation.run.id], self.by_address[activation.address]
-            self._resting.pop(activation.run.id, None)
+            self.resting.pop(activation.run.id, None)
             self.asks.pop(activation.run.id, None)
             activation.drop()
 
@@ -239,13 +237,13 @@ class Host:
     def rest(self, activation: Activation) -> None:
         """It may only wait now: let it leave memory after a while, or at once if too many do."""
         run = activation.run.id
-        if self._resting:
-            self._resting.pop(run, None)
+        if self.resting:
+            self.resting.pop(run, None)
         if not activation.idle:
             return
-        self._resting[run] = self.clock.monotonic()
-        if len(self._resting) > self.limits.resident_max:
-            self.passivate(self.resident[next(iter(self._resting))])
+        self.resting[run] = self.clock.monotonic()
+        if len(self.resting) > self.limits.resident_max:
+            self.passivate(self.resident[next(iter(self.resting))])
         if not self._sweep_armed:
             self._sweep_armed = True
             self.deadlines.after(self.limits.passivate_after_s, self._sweep)
@@ -253,8 +251,8 @@ class Host:
     def _sweep(self) -> None:
         self._sweep_armed = False
         until = self.clock.monotonic() - self.limits.passivate_after_s
-        while self._resting:
-            run, since = next(iter(self._resting.items()))
+        while self.resting:
+            run, since = next(iter(self.resting.items()))
             if since > until:
                 self._sweep_armed = True
                 self.deadlines.after(max(since - until, 0.001), self._sweep)
@@ -263,7 +261,7 @@ class Host:
 
     def passivate(self, activation: Activation) -> None:
         """Drop a run that only waits; it is loaded again when a message or its moment comes."""
-        self._resting.pop(activation.run.id, None)
+        self.resting.pop(activation.run.id, None)
         if not activation.idle:
             return
         writes: list[Write] = []
@@ -277,10 +275,6 @@ class Host:
             self.loading.expect(activation.wake_at, activation.run.id)
 
     # --- messages -------------------------------------------------------------------------------------------------------
-
-    def post(self, writes: Sequence[Write]) -> Mail:
-        """Take note of the mail of a commit that is on its way."""
-        return mail_of(self, writes)
 
     def reserve(self, envelope: Envelope, places: int) -> None:
         """Keep places for a message that is on its way, or give them back; its receiver may be loaded meanwhile."""
@@ -332,7 +326,7 @@ class Host:
 
     def refused(self, activation: Activation, refusal: Refusal | StoreError) -> None:
         """A commit was not taken: what it led to must not be; begin again from what is durable."""
-        if self.live(activation) and not isinstance(refusal, StoreError):
+        if activation.live and not isinstance(refusal, StoreError):
             log.warning("a commit of %s was refused (%s); it is loaded again", activation, refusal)
             self.remove(activation)
             self.deadlines.after(1.0, lambda: self.loading.wake(activation.run.id))

@@ -173,7 +173,7 @@ class Looping(Abandonable):
 
     def told(self, hand: Hand, ended: list[tuple[Item, BaseException | None]], trouble: BaseException | None = None) -> None:
         self._hands.discard(hand)
-        if self._over or not self.host.live(self.activation):
+        if self._over or not self.activation.live:
             return
         self._started = max(self._started, hand.started())
         for item, error in ended:
@@ -299,7 +299,7 @@ class Looping(Abandonable):
         """All hands are free: write what they finished, then say how it ended."""
         self._over = True
         self._no_flush_timer()
-        if not self.host.live(self.activation):
+        if not self.activation.live:
             return
         writes = self._advance() if self._keys else []
         if self._stopped is not None:

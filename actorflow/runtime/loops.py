@@ -28,8 +28,8 @@ class Loop(Protocol):
         """Something to await once, and what ends that wait: the price of one future."""
         ...
 
-    def cancelled(self) -> bool:
-        """True if the current task was cancelled by hand and not by a scope, which only asyncio allows."""
+    def cancels(self) -> Callable[[], int]:
+        """What tells how often the current task was cancelled by hand and not by a scope, which only asyncio allows."""
         ...
 
     def undisturbed(self, *functions: Callable[..., object]) -> None:
@@ -67,9 +67,10 @@ class AsyncioLoop:
 
         return future, wake
 
-    def cancelled(self) -> bool:
+    def cancels(self) -> Callable[[], int]:
         task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
+        assert task is not None
+        return task.cancelling
 
     def undisturbed(self, *functions: Callable[..., object]) -> None:
         """It never is: `asyncio.run` cancels the service's task."""
@@ -106,8 +107,8 @@ class TrioLoop:
         wait = _TrioWait(self._trio.lowlevel)
         return wait, wait.wake
 
-    def cancelled(self) -> bool:
-        return False
+    def cancels(self) -> Callable[[], int]:
+        return int
 
     def undisturbed(self, *functions: Callable[..., object]) -> None:
         for function in functions:

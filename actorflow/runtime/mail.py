@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from actorflow.records import Consume, Entry, Envelope, Loaded, Run, SetDead, Write
+from actorflow.errors import StoreError
+from actorflow.records import Consume, Entry, Envelope, Loaded, Refusal, Run, SetDead, Write
 from actorflow.runtime.loops import Signal
 
 if TYPE_CHECKING:
@@ -32,8 +33,12 @@ class Mail:
     envelopes: tuple[Envelope, ...] = ()
     answers: tuple[Consume | SetDead, ...] = ()
 
-    def accepted(self) -> None:
-        """The commit is durable."""
+    def told(self, refusal: Refusal | StoreError | None) -> None:
+        """The commit is durable, or nothing of it was written."""
+        if refusal is not None:
+            for envelope in self.envelopes:
+                self.host.reserve(envelope, -1)
+            return
         for run in self.runs:  # At once: whoever writes to it from here on finds it in memory, and nobody loads it, too.
             self.host.loading.enter(Loaded(run=run), [])
         for envelope in self.envelopes:
@@ -42,19 +47,14 @@ class Mail:
         for answer in self.answers:
             self.host.answered(answer.id, answer.answer or b"null")
 
-    def refused(self) -> None:
-        """Nothing of it was written."""
-        for envelope in self.envelopes:
-            self.host.reserve(envelope, -1)
+
+TRAVELS = frozenset((Run, Envelope, Consume, SetDead))  #: writes that are of somebody else's business
 
 
-NO_MAIL = Mail(None)  # type: ignore[arg-type]  # Most commits are one entry and carry none.
-
-
-def mail_of(host: Host, writes: Sequence[Write]) -> Mail:
-    """The mail of a commit that is on its way: from now on places are kept for its messages."""
-    if len(writes) == 1 and type(writes[0]) is Entry:
-        return NO_MAIL
+def mail_of(host: Host, writes: Sequence[Write]) -> Mail | None:
+    """The mail of a commit that is on its way: from now on places are kept for its messages. Most commits have none."""
+    if TRAVELS.isdisjoint(map(type, writes)):
+        return None
     mail, forks = Mail(host), set[int]()
     for write in writes:
         if isinstance(write, Entry):

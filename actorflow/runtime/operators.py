@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from actorflow.codec import check_size
 from actorflow.errors import (
     InvalidState,
     KeyTaken,
@@ -25,7 +23,6 @@ from actorflow.records import (
     ENDED,
     Address,
     Commit,
-    Loaded,
     Prune,
     Refusal,
     Run,
@@ -36,7 +33,7 @@ from actorflow.records import (
 from actorflow.runtime import inspection, repairs, reports
 from actorflow.runtime.door import Door
 from actorflow.runtime.loops import Signal
-from actorflow.runtime.mail import Waiter
+from actorflow.runtime.mail import Waiter, mail_of
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -53,8 +50,8 @@ class Operators:
 
     # --- writing --------------------------------------------------------------------------------------------------------
 
-    async def write(self, writes: list[Write], then: Callable[[], object] | None = None) -> Refusal | None:
-        """Commit at the door: durable on return, or refused. *then* follows from it, also if the caller is gone by then.
+    async def write(self, writes: list[Write]) -> Refusal | None:
+        """Commit at the door: durable on return, or refused. Its mail is delivered also if the caller is gone by then.
 
         Raises:
             StoreError: Nothing was written.
@@ -62,17 +59,13 @@ class Operators:
         host = self.host
         if host.closing:
             raise StoreStopped("the runtime is shutting down")
-        mail, done = host.post(writes), Signal(host.loop)
+        mail, done = mail_of(host, writes), Signal(host.loop)
         outcome: list[Refusal | StoreError | None] = []
 
         def told(refusal: Refusal | StoreError | None) -> None:
             outcome.append(refusal)
-            if refusal is None:
-                mail.accepted()
-                if then is not None:
-                    then()
-            else:
-                mail.refused()
+            if mail is not None:
+                mail.told(refusal)
             done.set()
 
         host.committer.submit(Commit(tuple(writes)), told, door=True)
@@ -103,7 +96,8 @@ class Operators:
         host = self.host
         if to.kind not in host.kinds:
             raise UnknownKind(to.kind, list(host.kinds))
-        check_size(input, f"input of {to}", host.limits.payload_bytes_max)
+        if len(input) > host.limits.payload_bytes_max:
+            host.checked(input, f"input of {to}")
         while (starting := self._starting.get(to)) is not None:
             await starting.wait()
         activation = host.by_address.get(to)
@@ -117,7 +111,7 @@ class Operators:
         try:
             deadline_at = None if deadline_s is None else host.clock.wall() + deadline_s
             new = host.new_run(to, input, deadline_at=deadline_at)
-            refusal = await self.write([new, host.begun(new, request)], lambda: host.loading.enter(Loaded(run=new), []))
+            refusal = await self.write([new, host.begun(new, request)])
             if isinstance(refusal, Taken):
                 await self._join_stored(refusal.run, input, on_conflict, request)
             elif refusal is not None:
@@ -276,7 +270,7 @@ class Operators:
             activation.pause("operator", reports.plain("operator", "an operator paused it"), [])
         elif activation.stopping == "undo":
             self.host.ending.pause(activation, cancel=cancel_undo)
-        while self.host.live(activation) and activation.stopping in ("pause", "undo"):
+        while activation.live and activation.stopping in ("pause", "undo"):
             waiter = Waiter(Signal(self.host.loop))
             self.host.results.setdefault(run.id, []).append(waiter)
             await waiter.signal.wait()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from attrs import define
+
 from actorflow.acting import Terminated
 from actorflow.errors import ActorflowError, BadDefinition
 from actorflow.failures import failed_answer
@@ -21,9 +23,30 @@ from actorflow.records import Consume, Entry, EntryStatus, Envelope, SetDead, Wr
 from actorflow.runtime import reports
 
 if TYPE_CHECKING:
-    from actorflow.runtime.handling import ActorActivation, Handling
+    from actorflow.handler import Handler
+    from actorflow.runtime.handling import ActorActivation
 
 log: logging.Logger = logging.getLogger("actorflow")
+
+
+START = "on_start"
+
+
+@define(eq=False)
+class Handling:
+    """What an open turn is about."""
+
+    envelope: Envelope | None  #: None: the actor's own start or stop
+    handler: Handler | None
+    entries: bool = False  #: something of it is recorded
+
+    @property
+    def number(self) -> int:
+        return 0 if self.envelope is None else self.envelope.id
+
+    @property
+    def name(self) -> str:
+        return START if self.envelope is None else self.envelope.type
 
 
 def ended(actor: ActorActivation, turn: Handling, end: Finished | Again | Broken, writes: list[Write]) -> bool:
@@ -89,7 +112,7 @@ def _send(actor: ActorActivation, effects: list[Effect], writes: list[Write]) ->
 async def _look_up(actor: ActorActivation, effects: list[Effect], writes: list[Write]) -> None:
     await actor.effects.look_up(effects)
     actor.blocked = False
-    if actor.host.live(actor):
+    if actor.live:
         actor.effects.add(effects, writes)
         actor.commit(writes)
 

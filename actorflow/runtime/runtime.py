@@ -28,6 +28,7 @@ from actorflow.supervisor import Supervisor, actors_of, checked_tree
 from actorflow.topic import Topic
 
 log: logging.Logger = logging.getLogger("actorflow")
+NOT_ENTERED = "a Runtime that was not entered (`async with Runtime(...)`)"
 
 
 class Runtime(Front):
@@ -211,11 +212,6 @@ class Runtime(Front):
                 waiter.status = "stopped"
                 waiter.signal.set()
 
-    def _running(self) -> Host:
-        if self._host is None or self._operators is None:
-            raise OutsideTurn("a Runtime that was not entered (`async with Runtime(...)`)")
-        return self._host
-
     # --- what a service does --------------------------------------------------------------------------------------------
 
     def tree(self) -> TreeNode:
@@ -240,9 +236,14 @@ class Runtime(Front):
 
     @property
     def operations(self) -> Operations:
-        self._running()
-        assert self._operators is not None
+        if self._operators is None:
+            raise OutsideTurn(NOT_ENTERED)
         return self._operators
+
+    def _running(self) -> Host:
+        if self._host is None:
+            raise OutsideTurn(NOT_ENTERED)
+        return self._host
 
 
 def _registered(actors: Sequence[type[Actor]]) -> dict[str, Kind]:

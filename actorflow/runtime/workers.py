@@ -27,13 +27,15 @@ Tell = Callable[["Job", Any, BaseException | None], object]
 
 
 class Job:
-    """One attempt. Awaiting it performs it in its context and tells its outcome, once; without `tell` it tells nobody."""
+    """One attempt: `run` begins it in its context, and awaiting it goes on. Tells its outcome, once; without `tell`, nobody."""
 
     cancelled = False  #: we cancelled it; whatever comes out now is the end of that
     begun: bool = False
     blocked: bool = False
     on_block: Callable[[Job], object] | None = None
     worker: anyio.CancelScope | None = None
+    _coro: Coroutine[Any, Any, Any]
+    _wanted: Any  #: what it waits for when `run` returns False
 
     def __init__(self, call: Callable[[], Coroutine[Any, Any, Any]], context: Context, tell: Tell | None) -> None:
         self.call: Callable[[], Coroutine[Any, Any, Any]] = call
@@ -49,47 +51,66 @@ class Job:
         """True if this is the end of a job that we cancelled."""
         return self.cancelled and isinstance(error, (NotBegun, anyio.get_cancelled_exc_class()))
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def run(self) -> bool:
+        """Begin it. True if it is over: it never waited, as most steps that only compute; else it is to be awaited."""
         self.begun = True
+        run = self.context.run
         try:
-            value = yield from self._perform(self.context.run)
-        except anyio.get_cancelled_exc_class() as cancel:
-            if self.cancelled or self._ours():
-                self.done(None, cancel)
+            self._coro = run(self.call)
+            self._wanted = run(self._coro.send, None)
+        except StopIteration as stop:
+            value = stop.value
+        except BaseException as error:
+            if self._ends_worker(error):
                 raise
-            self.done(None, _RaisedCancel(cancel))
-        except GeneratorExit as leaving:
-            if self.tell is None:  # The task itself is being closed; otherwise the step raised it.
+            return True
+        else:
+            return False
+        self.done(value, None)
+        return True
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        self.blocked = True
+        if self.on_block is not None:
+            self.on_block(self)
+        try:
+            value = yield from self._go_on()
+        except BaseException as error:
+            if self._ends_worker(error):
                 raise
-            self.done(None, leaving)
-        except BaseException as error:  # noqa: BLE001  (whatever a step raises is its outcome)
-            self.done(None, error)
         else:
             self.done(value, None)
+
+    def _ends_worker(self, error: BaseException) -> bool:
+        """Tell what its code raised. True if the worker is to end with that, too."""
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            ends = self.cancelled or self._ours()
+            self.done(None, error if ends else _RaisedCancel(error))
+            return ends
+        if isinstance(error, GeneratorExit) and self.tell is None:
+            return True  # The task itself is being closed; otherwise the step raised it.
+        self.done(None, error)
+        return False
 
     def _ours(self) -> bool:
         return self.worker is not None and (self.worker.cancel_called or anyio.current_effective_deadline() == float("-inf"))
 
-    def _perform(self, run: Callable[..., Any]) -> Generator[Any, Any, Any]:
-        coro = run(self.call)
-        resume, sent = coro.send, None
+    def _go_on(self) -> Generator[Any, Any, Any]:
+        run, coro = self.context.run, self._coro
+        resume: Callable[[Any], Any]
         while True:
             try:
-                wanted = run(resume, sent)
-            except StopIteration as stop:
-                return stop.value
-            if not self.blocked:
-                self.blocked = True
-                if self.on_block is not None:
-                    self.on_block(self)
-            try:
-                resume, sent = coro.send, (yield wanted)
+                resume, sent = coro.send, (yield self._wanted)
             except GeneratorExit:
                 self.tell = None
                 coro.close()
                 raise
             except BaseException as thrown:  # noqa: BLE001  (the loop's cancellation goes into the step)
                 resume, sent = coro.throw, thrown
+            try:
+                self._wanted = run(resume, sent)
+            except StopIteration as stop:
+                return stop.value
 
 
 class NotBegun(BaseException):
@@ -147,6 +168,7 @@ class Workers:
 
     async def _work(self) -> None:
         wake = Signal(self.loop)
+        cancels = self.loop.cancels()
         try:
             with anyio.CancelScope() as scope:
 
@@ -157,8 +179,8 @@ class Workers:
                     self._send()
 
                 while True:
-                    await self._through_the_queue(on_block, scope)
-                    if scope.cancel_called or self.loop.cancelled() or len(self._idle) >= self.idle_max:
+                    await self._through_the_queue(on_block, scope, cancels)
+                    if scope.cancel_called or cancels() or len(self._idle) >= self.idle_max:
                         return
                     wake = Signal(self.loop)
                     self._idle.append(wake)
@@ -172,19 +194,20 @@ class Workers:
             else:
                 self._send()
 
-    async def _through_the_queue(self, on_block: Callable[[Job], object], scope: anyio.CancelScope) -> None:
+    async def _through_the_queue(
+        self, on_block: Callable[[Job], object], scope: anyio.CancelScope, cancels: Callable[[], int]
+    ) -> None:
         done = 0
         while self._ready:
             job = self._ready.popleft()
             job.on_block, job.worker = on_block, scope
-            try:
-                await job
-            finally:
-                if job.blocked:
+            if not job.run():
+                try:
+                    await job
+                finally:
                     self._blocked.pop(job, None)
-            if job.blocked:
                 return  # Another worker has the queue now, or nothing was left in it.
             done += 1
-            if done % SLICE == 0 or self.loop.cancelled():  # It is delivered here, not to the next step.
+            if done % SLICE == 0 or cancels():  # It is delivered here, not to the next step.
                 await anyio.lowlevel.checkpoint()
         self._running = False

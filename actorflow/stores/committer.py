@@ -79,7 +79,10 @@ class Committer:
                 self._wake = wake = anyio.Event()
                 await wake.wait()
                 continue
-            batch = deque(self._pending.popleft() for _ in range(min(self.batch_max, len(self._pending))))
+            if len(self._pending) <= self.batch_max:
+                batch, self._pending = self._pending, deque()
+            else:
+                batch = deque(self._pending.popleft() for _ in range(self.batch_max))
             self._writing = True
             try:
                 await self._write(batch)

@@ -1,0 +1,64 @@
+"""The commits of one run or actor: in order, each seen by others when it is durable, and none after one that was refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from actorflow.errors import StoreError
+from actorflow.kernel.journal import entry as new_entry
+from actorflow.records import Chain, Commit, Entry, Identity, PauseReason, Refusal, Run, RunStatus, SetState, Write
+from actorflow.runtime.mail import Mail, mail_of
+
+if TYPE_CHECKING:
+    from actorflow.runtime.host import Host
+
+
+class Commits:
+    """What an activation writes, and where it says that it stands."""
+
+    def __init__(self, host: Host, run: Run) -> None:
+        self.host: Host = host
+        self.run: Run = run
+        self.live: bool = False  #: in memory; no more once it was dropped
+        self.round: int = run.round
+        self.chain: Chain = Chain()
+        self.status: RunStatus = run.status
+        self.crashes: int = run.crashes
+        self.wake_at: float | None = run.wake_at
+        self.inflight: int = 0  #: commits that are not durable yet
+
+    def state(self, status: RunStatus, *, reason: PauseReason | None = None, wake_at: float | None = None) -> SetState:
+        """The write that puts the run there."""
+        self.status, self.wake_at = status, wake_at
+        at = self.host.clock.wall()
+        return SetState(run=self.run.id, status=status, reason=reason, wake_at=wake_at, crashes=self.crashes, at=at)
+
+    def submit(self, writes: list[Write], durable: Callable[..., object], *args: object) -> None:
+        """Commit, then go on with `durable(*args)`; with nothing to write, and nothing on its way, at once."""
+        if not writes and not self.inflight:
+            durable(*args)
+            return
+        self.inflight += 1
+        told = partial(self._told, mail_of(self.host, writes), durable, args)
+        self.host.committer.submit(Commit(tuple(writes), self.chain), told)
+
+    def _told(
+        self, mail: Mail | None, durable: Callable[..., object], args: tuple[object, ...], refusal: Refusal | StoreError | None
+    ) -> None:
+        self.inflight -= 1
+        if mail is not None:
+            mail.told(refusal)
+        if refusal is not None:
+            self.refused(refusal)
+        elif self.live:
+            durable(*args)
+
+    def log(self, kind: str, *, outcome: bytes | None = None, name: str = "") -> Entry:
+        """An event of this run's life."""
+        return new_entry(self.run.id, self.round, kind, Identity("", name, 0), at=self.host.clock.wall(), outcome=outcome)
+
+    def refused(self, refusal: Refusal | StoreError) -> None:
+        """A commit was not taken."""
+        raise NotImplementedError
