@@ -17,8 +17,7 @@ from actorflow.actor import Actor
 from actorflow.clock import Duration, seconds
 from actorflow.errors import BadDefinition, BadDuration, BadKey
 from actorflow.policies.limits import checked_key
-from actorflow.policies.restarts import RESTARTS_MAX
-from actorflow.policies.restarts import Backoff
+from actorflow.policies.restarts import RESTARTS_MAX, Backoff
 from actorflow.policies.tree import AutoShutdown, ChildSpec, Decision, RestartType, Strategy, SupervisorSpec
 from actorflow.workflow import Workflow
 
@@ -126,8 +125,8 @@ class Supervisor:
         auto_shutdown: Whether the supervisor ends when a significant child ended by itself: "any_significant", or the last
             one of them: "all_significant".
         on: What follows when a child failed with an exception of that class: the nearest class of its MRO counts.
-            "restart" (as without an entry): by the child's restart type; "keep": it goes on as it is, uncounted; "stop": it
-            stays down; "escalate": the supervisor stops its children and fails with that exception.
+            "restart" (as without an entry): by the child's restart type; "keep": it goes on as it is, uncounted (an actor
+            that had started; otherwise as "restart"); "stop": it stays down; "escalate": the supervisor stops its children and fails with that exception.
         restart: As of a `Child`, for a supervisor that is one.
         significant: As of a `Child`.
 
@@ -201,7 +200,7 @@ class Supervisor:
             children=tuple(
                 child.spec()
                 if isinstance(child, Child)
-                else ChildSpec(id=child.id, restart=child.restart, stop_s=None, significant=child.significant)
+                else ChildSpec(id=child.id, nested=True, restart=child.restart, stop_s=None, significant=child.significant)
                 for child in self.children
             ),
         )

@@ -121,7 +121,7 @@ class _Decision:
                 self.stopped(child, why)
             case "starting":
                 self.not_started(child, why)
-            case "running" if self.state.phase != "exiting" and self.on(why) == "keep":
+            case "running" if self.state.phase != "exiting" and not child.spec.nested and self.on(why) == "keep":
                 self.actions += [Report(child.id, "kept", why), Keep(child.id, child.generation)]
             case "running":
                 self.put(child, status="exited")
@@ -266,9 +266,9 @@ class _Decision:
             self.leave(child)
             self.exit("shutdown")
             return
-        ran = child.status == "exited" and child.since is not None and self.now - child.since > budget.within_s
+        ran = child.since is not None and self.now - child.since > budget.within_s
         failures = 1 if ran else child.failures + 1
-        self.put(child, status="restarting", failures=failures)
+        self.put(child, status="restarting", failures=failures, since=None)
         delay_s = self.state.spec.backoff.delay_s(failures, die=self.die)
         self.actions.append(After(delay_s, RestartDue(child.id, child.generation)))
         self.state = evolve(self.state, plan=Plan(stops=self.others(child)))
