@@ -126,7 +126,8 @@ class Supervisor:
             one of them: "all_significant".
         on: What follows when a child failed with an exception of that class: the nearest class of its MRO counts.
             "restart" (as without an entry): by the child's restart type; "keep": it goes on as it is, uncounted (an actor
-            that had started; otherwise as "restart"); "stop": it stays down; "escalate": the supervisor stops its children and fails with that exception.
+            that had started; others are restarted); "stop": it stays down; "escalate": the supervisor stops its children
+            and fails with that exception.
         restart: As of a `Child`, for a supervisor that is one.
         significant: As of a `Child`.
 

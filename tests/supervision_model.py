@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from actorflow.actor import Actor
 from actorflow.clock import seconds
+from actorflow.policies.restarts import Backoff
 from actorflow.policies.supervision import decide, supervisor
 from actorflow.policies.tree import (
     After,
@@ -35,7 +36,6 @@ from actorflow.policies.tree import (
     Keep,
     Ready,
     Report,
-    RestartDue,
     Start,
     StartChild,
     Started,
@@ -45,7 +45,7 @@ from actorflow.policies.tree import (
     SupervisorState,
     Why,
 )
-from actorflow.supervisor import Backoff, Child, Supervisor
+from actorflow.supervisor import Child, Supervisor
 
 
 class Member(Actor):
@@ -286,7 +286,10 @@ class FakeTree(Tree):
         while self._events:
             id, event = self._events.popleft()
             if id in self.states:
-                self.states[id], actions = decide(self.states[id], event, now=self.now, die=self.world.die(id, self.now))
+                state, actions = decide(self.states[id], event, now=self.now, die=self.world.die(id, self.now))
+                self.states[id] = state
+                assert len(state.backlog) <= 3 * len(state.spec.children)
+                assert len(state.budget.spent) <= state.spec.restarts + 1
                 for action in actions:
                     self.obey(id, action)
         self._obeying = False
@@ -397,19 +400,12 @@ class NaiveSupervisor:
     leaving: bool = False
     _code: Waiting | None = None
     _wants: Callable[[Mail], bool] | None = None
-    _running: bool = False
 
     # A process: code that waits for mail it wants, and is resumed by it.
 
     def spawn(self) -> None:
         self._code = self.main()
-        self._running = True
-        try:
-            self._wants = next(self._code)
-        except StopIteration:
-            self._code = None
-        self._running = False
-        self.wake()
+        self.tree.schedule(self)
 
     def send(self, mail: Mail) -> None:
         for child in self.children:
@@ -419,20 +415,21 @@ class NaiveSupervisor:
                 if child.failed_to_start:
                     self.report(child, "not_started", mail.why)
         self.mailbox.append(mail)
-        self.wake()
+        self.tree.schedule(self)
 
-    def wake(self) -> None:
-        while not self._running and self._code is not None and self._wants is not None:
-            mail = next((mail for mail in self.mailbox if self._wants(mail)), None)
-            if mail is None:
-                return
-            self.mailbox.remove(mail)
-            self._running = True
-            try:
+    def run(self) -> None:
+        """Go on until there is no mail that it wants."""
+        try:
+            while self._code is not None:
+                if self._wants is None:
+                    self._wants = next(self._code)
+                mail = next((mail for mail in self.mailbox if self._wants(mail)), None)
+                if mail is None:
+                    return
+                self.mailbox.remove(mail)
                 self._wants = self._code.send(mail)
-            except StopIteration:
-                self._code = None
-            self._running = False
+        except StopIteration:
+            self._code = None
 
     # The supervisor's own code.
 
@@ -475,8 +472,11 @@ class NaiveSupervisor:
                 case _:
                     pass
 
+    def asked_to_leave(self) -> bool:
+        return self.leaving or any(mail.what == "shutdown" for mail in self.mailbox)
+
     def see_shutdown(self) -> None:
-        if any(mail.what == "shutdown" for mail in self.mailbox):
+        if self.asked_to_leave():
             raise Leaving("shutdown")
 
     def start_child(self, child: Entry) -> Waiting:
@@ -503,9 +503,9 @@ class NaiveSupervisor:
                 child.starting = False
                 self.tree.stop(child.spec, pid)
             mail = yield lambda mail: mail.what == "exit" and mail.pid is pid
-            if mail.why != "shutdown" and (mail.why != "normal" or child.spec.restart == "permanent"):
-                if not child.failed_to_start:
-                    self.report(child, "stop_failed", mail.why)
+            expected = mail.why == "shutdown" or (mail.why == "normal" and child.spec.restart != "permanent")
+            if not expected and not child.failed_to_start:
+                self.report(child, "stop_failed", mail.why)
         if child.spec.restart == "temporary":
             self.children.remove(child)
 
@@ -544,11 +544,10 @@ class NaiveSupervisor:
         if child.spec.restart == "temporary":
             self.children.remove(child)
         if child.spec.significant:
-            if self.spec.auto_shutdown == "any_significant":
+            left = [other for other in self.children if other.spec.significant and other.pid is not None]
+            auto = self.spec.auto_shutdown
+            if auto == "any_significant" or (auto == "all_significant" and not left):
                 raise Leaving("shutdown")
-            if self.spec.auto_shutdown == "all_significant":
-                if not [other for other in self.children if other.spec.significant and other.pid is not None]:
-                    raise Leaving("shutdown")
 
     def restart(self, child: Entry, why: Why) -> Waiting:
         now = self.tree.now
@@ -606,6 +605,18 @@ class NaiveTree(Tree):
         super().__init__(history)
         self.supervisors: dict[str, NaiveSupervisor] = {}
         self.pids: dict[str, object] = {}
+        self._ready = deque[NaiveSupervisor]()
+        self._scheduling = False
+
+    def schedule(self, process: NaiveSupervisor) -> None:
+        # A process runs until it waits; only then the next one does.
+        self._ready.append(process)
+        if self._scheduling:
+            return
+        self._scheduling = True
+        while self._ready:
+            self._ready.popleft().run()
+        self._scheduling = False
 
     def boot(self) -> None:
         self.spawn(self.history.tree, object())
@@ -648,7 +659,7 @@ class NaiveTree(Tree):
 
     def actor_ended(self, id: str, why: Why) -> None:
         above = self.supervisors[self.parent[id].id]
-        if above.table(why) == "keep" and not above.leaving:
+        if above.table(why) == "keep" and not above.asked_to_leave():
             self.write(id, "report kept", why)
             self.actors[id] = "running"
         else:
@@ -675,7 +686,9 @@ def random_tree(dice: Random, *, depth: int = 3) -> Supervisor:
                 shutdown = dice.choice(("5s", "1s", "0s"))
                 children.append(Child(Member, f"a{next(count)}", restart=type_, shutdown=shutdown, significant=matters))
         table: dict[type[Exception], Any] = {
-            dice.choice((Exception, Bug, ConnectionError, Outage, LongOutage)): dice.choice(("restart", "keep", "stop", "escalate"))
+            dice.choice((Exception, Bug, ConnectionError, Outage, LongOutage)): dice.choice(
+                ("restart", "keep", "stop", "escalate")
+            )
             for _ in range(dice.choice((0, 0, 1, 2)))
         }
         return Supervisor(
