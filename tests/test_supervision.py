@@ -256,6 +256,15 @@ def test_every_failed_start_counts_again_and_a_request_to_stop_can_cut_in_betwee
     assert live.on(StopRequested()) == [Exit("shutdown")]
 
 
+@pytest.mark.parametrize("why", ["normal", "shutdown", "killed", BUG], ids=str)
+def test_a_failed_start_is_tried_again_whatever_it_ended_with(why: Why) -> None:
+    live = booted(ChildSpec(id="a", restart="transient"))
+    live.ends("a")
+    live.due("a")
+
+    assert live.settle(live.ends("a", why)) == ["+a"]
+
+
 def test_a_start_that_fails_too_often_exhausts_the_intensity() -> None:
     live = booted("a", "b", restarts=2)
     live.ends("a")
@@ -482,6 +491,18 @@ def test_news_of_an_earlier_generation_or_of_a_child_that_left_is_ignored() -> N
         before = live.state
         assert live.on(event) == []
         assert live.state == before
+
+
+def test_an_old_start_or_delay_does_not_stand_for_the_one_that_is_awaited() -> None:
+    live = booted("a")
+    live.ends("a")
+    live.due("a")
+    assert live.on(Started("a", 1)) == []
+    assert live.status("a") == "starting"
+
+    live.ends("a")
+    assert live.on(RestartDue("a", 1)) == []
+    assert live.due("a") == [Start("a", 3)]
 
 
 # --- significance ------------------------------------------------------------------------------------------------------

@@ -106,8 +106,9 @@ class _Decision:
                 child = state.child(id)
                 if child is not None and child.generation == generation:
                     self.exited(child, event, why)
-            case RestartDue(id):
-                if (child := state.child(id)) is not None and child.status == "restarting":
+            case RestartDue(id, generation):
+                child = state.child(id)
+                if child is not None and (child.generation, child.status) == (generation, "restarting"):
                     self.state = evolve(state, backlog=(*state.backlog, event))
             case StopChild(id) | StartChild(id):
                 # The later wish counts; so there is room for one of each child.
@@ -163,9 +164,8 @@ class _Decision:
             case Exited(id, _, why):
                 if (child := self.state.child(id)) is not None and child.status == "exited":
                     self.judge(child, why)
-            case RestartDue(id, generation):
-                child = self.state.child(id)
-                if child is not None and (child.generation, child.status) == (generation, "restarting"):
+            case RestartDue(id):
+                if (child := self.state.child(id)) is not None and child.status == "restarting":
                     starts = tuple(each.id for each in self.group(child) if each.spec.restart != "temporary")
                     self.state = evolve(self.state, plan=Plan(stops=self.others(child), starts=starts))
             case StopChild(id):
