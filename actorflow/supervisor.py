@@ -125,8 +125,9 @@ class Supervisor:
         auto_shutdown: Whether the supervisor ends when a significant child ended by itself: "any_significant", or the last
             one of them: "all_significant".
         on: What follows when a child failed with an exception of that class: the nearest class of its MRO counts.
-            "restart" (as without an entry): by the child's restart type; "keep": it goes on as it is, uncounted; "stop": it
-            stays down; "escalate": the supervisor stops its children and fails with that exception.
+            "restart" (as without an entry): by the child's restart type; "keep": it goes on as it is, uncounted (an actor
+            that had started; others are restarted); "stop": it stays down; "escalate": the supervisor stops its children
+            and fails with that exception.
         restart: As of a `Child`, for a supervisor that is one.
         significant: As of a `Child`.
 
@@ -200,7 +201,7 @@ class Supervisor:
             children=tuple(
                 child.spec()
                 if isinstance(child, Child)
-                else ChildSpec(id=child.id, restart=child.restart, stop_s=None, significant=child.significant)
+                else ChildSpec(id=child.id, nested=True, restart=child.restart, stop_s=None, significant=child.significant)
                 for child in self.children
             ),
         )

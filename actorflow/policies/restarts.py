@@ -22,7 +22,7 @@ RESTARTS_MAX = 10_000
 @frozen
 class Backoff:
     """How long a restart waits: `first` after the first failure in a row, `factor` times longer after each further one, at
-    most `cap`, plus up to `jitter` of itself. A child that ran for the supervisor's whole period begins a new row.
+    most `cap`, plus up to `jitter` of itself. A child that came up over a period ago begins a new row.
 
     Raises:
         BadDefinition: A length is no duration, `cap` is below `first`, or a number is out of its range.

@@ -106,8 +106,9 @@ class _Decision:
                 child = state.child(id)
                 if child is not None and child.generation == generation:
                     self.exited(child, event, why)
-            case RestartDue(id):
-                if (child := state.child(id)) is not None and child.status == "restarting":
+            case RestartDue(id, generation):
+                child = state.child(id)
+                if child is not None and (child.generation, child.status) == (generation, "restarting"):
                     self.state = evolve(state, backlog=(*state.backlog, event))
             case StopChild(id) | StartChild(id):
                 # The later wish counts; so there is room for one of each child.
@@ -121,7 +122,7 @@ class _Decision:
                 self.stopped(child, why)
             case "starting":
                 self.not_started(child, why)
-            case "running" if self.state.phase != "exiting" and self.on(why) == "keep":
+            case "running" if self.state.phase != "exiting" and not child.spec.nested and self.on(why) == "keep":
                 self.actions += [Report(child.id, "kept", why), Keep(child.id, child.generation)]
             case "running":
                 self.put(child, status="exited")
@@ -163,9 +164,8 @@ class _Decision:
             case Exited(id, _, why):
                 if (child := self.state.child(id)) is not None and child.status == "exited":
                     self.judge(child, why)
-            case RestartDue(id, generation):
-                child = self.state.child(id)
-                if child is not None and (child.generation, child.status) == (generation, "restarting"):
+            case RestartDue(id):
+                if (child := self.state.child(id)) is not None and child.status == "restarting":
                     starts = tuple(each.id for each in self.group(child) if each.spec.restart != "temporary")
                     self.state = evolve(self.state, plan=Plan(stops=self.others(child), starts=starts))
             case StopChild(id):
@@ -266,9 +266,9 @@ class _Decision:
             self.leave(child)
             self.exit("shutdown")
             return
-        ran = child.status == "exited" and child.since is not None and self.now - child.since > budget.within_s
+        ran = child.since is not None and self.now - child.since > budget.within_s
         failures = 1 if ran else child.failures + 1
-        self.put(child, status="restarting", failures=failures)
+        self.put(child, status="restarting", failures=failures, since=None)
         delay_s = self.state.spec.backoff.delay_s(failures, die=self.die)
         self.actions.append(After(delay_s, RestartDue(child.id, child.generation)))
         self.state = evolve(self.state, plan=Plan(stops=self.others(child)))

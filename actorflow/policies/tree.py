@@ -27,6 +27,7 @@ class ChildSpec:
     """One static child. Its `id` is unique in its tree."""
 
     id: str
+    nested: bool = False  #: a supervisor: once it has ended there is nothing that could be kept
     restart: RestartType = "permanent"
     stop_s: float | None = 5.0  #: how long it may take to stop before it is cancelled; None is without limit
     significant: bool = False
@@ -193,7 +194,7 @@ class ChildState:
     status: ChildStatus = "down"  #: "exited" waits for the decision on its end, "restarting" for its delay
     generation: int = 0  #: of its latest start, from 1
     failures: int = 0  #: in a row
-    since: float | None = None  #: when it last became "running"
+    since: float | None = None  #: when it last became "running"; None once a restart was decided
 
     @property
     def id(self) -> str:
