@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+ASYNCIO_RESTS = frozenset(("asyncio.base_events", "asyncio.windows_events", "asyncio.runners", "uvloop"))
+"""Modules of the frame in which asyncio waits; uvloop leaves no frame of its own, so there it is the one that runs it."""
 
 
 class Loop(Protocol):
     """One running event loop."""
 
-    def post(self, fn: Callable[[], object], /) -> None:
-        """Run *fn* on the loop, soon; callable from any thread. Nothing happens if the loop is gone."""
+    def post(self, fn: Callable[[], object], /) -> bool:
+        """Run *fn* on the loop, soon; callable from any thread. False, and nothing happens, if the loop is gone."""
+        ...
+
+    def resting(self, frame: FrameType, /) -> bool:
+        """True if a thread whose innermost frame this is runs the loop, which waits for something to do."""
         ...
 
     def hidden(self, fn: Callable[..., T], /, *args: Any) -> T:
@@ -44,9 +52,18 @@ class AsyncioLoop:
         self._loop = asyncio.get_running_loop()
         self._current: dict[Any, Any] = vars(asyncio.tasks)["_current_tasks"]
 
-    def post(self, fn: Callable[[], object], /) -> None:
-        if not self._loop.is_closed():
+    def post(self, fn: Callable[[], object], /) -> bool:
+        try:
             self._loop.call_soon_threadsafe(fn)
+        except RuntimeError:  # It is closed.
+            return False
+        return True
+
+    def resting(self, frame: FrameType, /) -> bool:
+        # A selector that user code waits in is no rest of the loop's.
+        selecting = frame.f_globals.get("__name__") == "selectors"
+        caller = frame.f_back if selecting else frame
+        return caller is not None and caller.f_globals.get("__name__") in ASYNCIO_RESTS
 
     def hidden(self, fn: Callable[..., T], /, *args: Any) -> T:
         task = self._current.get(self._loop)
@@ -86,11 +103,16 @@ class TrioLoop:
         self._trio = trio
         self._token = trio.lowlevel.current_trio_token()
 
-    def post(self, fn: Callable[[], object], /) -> None:
+    def post(self, fn: Callable[[], object], /) -> bool:
         try:
             self._token.run_sync_soon(fn)
         except self._trio.RunFinishedError:
-            return
+            return False
+        return True
+
+    def resting(self, frame: FrameType, /) -> bool:
+        name: str = frame.f_globals.get("__name__", "")
+        return name.startswith("trio._core._io_")
 
     def hidden(self, fn: Callable[..., T], /, *args: Any) -> T:
         task = getattr(self._here, "task", None)
