@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,15 +21,39 @@ from actorflow.runtime.watchdog import REPORTS_MAX, Watchdog
 from actorflow.testing.clock import LoopClock, run_virtual
 
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
-BLOCKS_S = 0.12
+told: list[str] = []  #: what was warned of
 
 
-def block(length_s: float = BLOCKS_S) -> None:
-    """The fault itself: it holds the loop's thread."""
-    time.sleep(length_s)
+class _Telling(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        told.append(record.getMessage())
 
 
-def compute(length_s: float = BLOCKS_S) -> None:
+@pytest.fixture(autouse=True)
+def _listening() -> Iterator[None]:
+    handler = _Telling()
+    logging.getLogger("actorflow").addHandler(handler)
+    told.clear()
+    yield
+    logging.getLogger("actorflow").removeHandler(handler)
+
+
+def reports(function: str) -> int:
+    return sum("has stood still" in text and f"in {function}\n" in text for text in told)
+
+
+def block(times: int = 1) -> None:
+    """The fault itself: it holds the loop's thread until that was noticed."""
+    while reports("block") < times:
+        time.sleep(0.001)
+
+
+def compute() -> None:
+    while reports("compute") < 1:
+        pass
+
+
+def work(length_s: float) -> None:
     until = time.monotonic() + length_s
     while time.monotonic() < until:
         pass
@@ -66,6 +91,11 @@ def slow_key(item: int) -> str:
     return str(item)
 
 
+@step
+async def quick() -> None:
+    work(0.002)
+
+
 class Ping(Message[None]):
     n: int
 
@@ -84,6 +114,10 @@ class Checkout(Workflow[str]):
                 await charge()
             case "later":
                 await charge_later()
+            case "small":
+                await quick()
+            case "regex":
+                assert not re.match(r"(a|a)*b", "a" * 20)
             case "durable":
                 compute()
             case "where":
@@ -112,15 +146,13 @@ async def runtime(**options: Any) -> AsyncIterator[Runtime]:
             yield opened
 
 
-async def until(what: Callable[[], Any]) -> Any:
-    while not (found := what()):
+async def stall_of(opened: Runtime, who: str) -> Stall:
+    """Wait until it is over and known. Others may have been noticed before: the machine that tests run on may be busy."""
+    while True:
+        for stall in opened.stalls():
+            if stall.who == who:
+                return stall
         await anyio.lowlevel.checkpoint()
-    return found
-
-
-async def first_stall(opened: Runtime) -> Stall:
-    stalls: tuple[Stall, ...] = await until(opened.stalls)
-    return stalls[0]
 
 
 WHO = {
@@ -135,7 +167,7 @@ WHO = {
 
 @both
 @pytest.mark.parametrize("way", WHO)
-def test_whoever_holds_the_loop_is_named_with_the_line(way: str, backend: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_whoever_holds_the_loop_is_named_with_the_line(way: str, backend: str) -> None:
     """E14, E22."""
 
     async def main() -> Stall:
@@ -144,20 +176,18 @@ def test_whoever_holds_the_loop_is_named_with_the_line(way: str, backend: str, c
             if way == "where":
                 await run.tell(Ping(1))
             await run.result()
-            return await first_stall(opened)
+            return await stall_of(opened, who)
 
+    who, function, remedy = WHO[way]
     began = time.time()
     stall = anyio.run(main, backend=backend)
 
-    who, function, remedy = WHO[way]
-    assert stall.who == who
     assert f"in {function}\n" in stall.stack
     assert "actorflow/runtime" not in stall.stack
-    assert 0.04 <= stall.seconds < 10.0
+    assert stall.seconds >= 0.04
     assert began <= stall.at <= time.time()
-    warned = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert any(who in text and remedy in text and function in text for text in warned)
-    assert any("goes on" in text and who in text for text in warned)
+    assert any(who in text and remedy in text and f"in {function}\n" in text for text in told)
+    assert any("goes on" in text and who in text for text in told)
 
 
 @both
@@ -167,11 +197,10 @@ def test_an_undo_is_named(backend: str) -> None:
             run = await opened.start(Checkout("undo"), key="o1")
             with pytest.raises(Abort):
                 await run.result()
-            return await first_stall(opened)
+            return await stall_of(opened, "Checkout/o1 in the undo of pay")
 
     stall = anyio.run(main, backend=backend)
 
-    assert stall.who == "Checkout/o1 in the undo of pay"
     assert "in refund" in stall.stack
 
 
@@ -182,11 +211,10 @@ def test_a_query_is_named(backend: str) -> None:
             run = await opened.start(Checkout(""), key="o1")
             await run.result()
             await run.query(Checkout.slowly)
-            return await first_stall(opened)
+            return await stall_of(opened, "Checkout/o1 in query slowly")
 
     stall = anyio.run(main, backend=backend)
 
-    assert stall.who == "Checkout/o1 in query slowly"
     assert "in Checkout.slowly" in stall.stack
 
 
@@ -199,11 +227,11 @@ def test_the_service_beside_it_is_blamed_for_what_it_does_itself(backend: str) -
     async def main() -> Stall:
         async with runtime() as opened, anyio.create_task_group() as group:
             group.start_soon(handler)
-            return await first_stall(opened)
+            return await stall_of(opened, blame.SERVICE)
+        raise AssertionError
 
     stall = anyio.run(main, backend=backend)
 
-    assert stall.who == blame.SERVICE
     assert "handler" in stall.stack
     assert "block" in stall.stack
     assert "_run_once" not in stall.stack
@@ -214,11 +242,11 @@ def test_it_works_on_uvloop() -> None:
         async with runtime() as opened:
             run = await opened.start(Checkout("step"), key="o1")
             await run.result()
-            return await first_stall(opened)
+            return await stall_of(opened, "Checkout/o1 in step charge")
 
     stall = anyio.run(main, backend="asyncio", backend_options={"use_uvloop": True})
 
-    assert stall.who == "Checkout/o1 in step charge"
+    assert "in charge\n" in stall.stack
 
 
 @both
@@ -242,11 +270,45 @@ def test_a_loop_at_work_that_goes_on_turning_is_left_alone(backend: str) -> None
         async with runtime(watchdog="200ms") as opened:
             until_ = time.monotonic() + 0.5
             while time.monotonic() < until_:
-                compute(0.005)
+                work(0.005)
                 await anyio.lowlevel.checkpoint()
             return opened.stalls()
 
     assert anyio.run(main, backend=backend) == ()
+
+
+@both
+def test_many_small_things_in_one_long_turn_are_load_and_nobody_is_blamed(backend: str) -> None:
+    async def small() -> None:
+        work(0.002)
+
+    async def main() -> tuple[Stall, ...]:
+        async with runtime(watchdog="100ms") as opened, anyio.create_task_group() as group:
+            for n in range(100):
+                await opened.start(Checkout("small"), key=str(n))
+            for _ in range(100):
+                group.start_soon(small)
+            for n in range(100):
+                await opened.run(Checkout, str(n)).result()
+            return opened.stalls()
+        raise AssertionError
+
+    stalls = anyio.run(main, backend=backend)
+
+    assert not [stall for stall in stalls if stall.who != blame.SERVICE]
+
+
+def test_code_that_holds_the_interpreter_itself_is_blamed_when_it_lets_go() -> None:
+    """A search that goes back and forth in C keeps the watchdog's thread waiting, too."""
+
+    async def main() -> Stall:
+        async with runtime(watchdog="10ms") as opened:
+            await opened.start(Checkout("regex"), key="o1")
+            return await stall_of(opened, "Checkout/o1 in durable code")
+
+    stall = anyio.run(main)
+
+    assert "in Checkout.run\n" in stall.stack
 
 
 class Counting:
@@ -258,7 +320,8 @@ class Counting:
 
     def resting(self, frame: Any) -> bool:
         self.looks += 1
-        return self.real.resting(frame)
+        rests: bool = self.real.resting(frame)
+        return rests
 
     def post(self, fn: Callable[[], object]) -> bool:
         self.posts += 1
@@ -296,18 +359,17 @@ def test_a_loop_that_rests_is_not_woken(options: tuple[str, bool]) -> None:
 
 
 @both
-def test_a_long_stall_is_told_again_and_again_but_not_for_ever(backend: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_stall_is_told_again_and_again_but_not_for_ever(backend: str) -> None:
     async def main() -> Stall:
         async with runtime(watchdog="10ms") as opened:
             await anyio.lowlevel.checkpoint()
-            block(0.2)
-            return await first_stall(opened)
+            block(3)
+            return await stall_of(opened, blame.SERVICE)
 
     stall = anyio.run(main, backend=backend)
 
-    told = [record for record in caplog.records if "has stood still" in record.message]
-    assert 2 <= len(told) <= 5  # At 10, 20, 40, 80 and 160 ms.
-    assert 0.1 <= stall.seconds < 10.0
+    assert reports("block") in (3, 4)  # At 10, 20 and 40 ms; 80 ms may pass before it goes on.
+    assert stall.seconds >= 0.04
     assert REPORTS_MAX == 10
 
 

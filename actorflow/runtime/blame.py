@@ -34,21 +34,27 @@ class Blamed:
 
     who: str  #: "Checkout/o1 in step charge"
     remedy: str  #: what to do if it should not run here for so long
-    stack: str  #: frames of the user's code, outermost first, as in a traceback
+    stack: tuple[FrameSummary, ...]  #: of the user's code, outermost first
+    nobody: bool = False  #: it is none of ours, and nothing tells it from others of its kind
+
+    def same(self, earlier: Blamed) -> bool:
+        """True if this is still that piece of work: the loop cannot have come to it twice without turning."""
+        if self.nobody or earlier.nobody or self.who != earlier.who:
+            return False
+        return self.who != SERVICE or self._entrance == earlier._entrance
+
+    @property
+    def _entrance(self) -> tuple[tuple[str, int | None], ...]:
+        return tuple((frame.filename, frame.lineno) for frame in self.stack[:2])
+
+    def shown(self) -> str:
+        """The stack as in a traceback. Source lines are read from their files."""
+        return "".join(StackSummary.from_list(self.stack).format())
 
 
 def blamed(thread: int) -> Blamed | None:
     """Who runs in that thread at this instant; None if the thread has ended."""
-    seen = _seen(thread)
-    if seen is None:
-        return None
-    (who, remedy), stack = seen
-    return Blamed(who=who, remedy=remedy, stack="".join(StackSummary.from_list(stack).format()))
-
-
-def _seen(thread: int) -> tuple[Named, list[FrameSummary]] | None:
     # No frame is held for longer than this: whoever lets go of one last destroys its locals, and they are not of our thread.
-    # So source lines, which are read from files, are looked up later.
     frame = sys._current_frames().get(thread)  # noqa: SLF001  (public in all but name: it is documented)
     if frame is None:
         return None
@@ -56,8 +62,10 @@ def _seen(thread: int) -> tuple[Named, list[FrameSummary]] | None:
     for depth, each in enumerate(frames):
         named = _named(each, frames[:depth])
         if named is not None:
-            return named, _summaries(reversed(frames[:depth]))
-    return (SERVICE, ASYNC), _summaries(_of_the_service(frames))
+            who, remedy = named
+            return Blamed(who=who, remedy=remedy, stack=_summaries(reversed(frames[:depth])))
+    stack = _summaries(_of_the_service(frames))
+    return Blamed(who=SERVICE, remedy=ASYNC, stack=stack, nobody=not stack or _package(frame) in {"actorflow", *_LOOPS})
 
 
 def step_of(job: Job) -> str:
@@ -93,6 +101,7 @@ ASYNC = "Await instead of blocking, or do it in a thread (`anyio.to_thread.run_s
 _STEP = "Await instead of blocking, or write the step as a plain `def`: that runs in a thread."
 _DURABLE = "Durable code decides and does not work: do it in a step."
 _SMALL = "Make it cheap: it runs for every message."
+_STORED = "Keep what is stored small."
 
 
 def _named(frame: FrameType, above: Sequence[FrameType]) -> Named | None:
@@ -114,13 +123,18 @@ def _job(local: Any, _: Sequence[FrameType]) -> Named:
     return step_of(local["self"]), _STEP
 
 
+def _attempt(local: Any, _: Sequence[FrameType]) -> Named:
+    attempt = local["self"]
+    return f"{attempt.activation} in the arguments or the outcome of step {attempt.step.name}", _STORED
+
+
 def _activation(local: Any, above: Sequence[FrameType]) -> Named:
     inside = {frame.f_code.co_qualname.partition(".")[0] for frame in above if _package(frame) == "actorflow"}
     if "Receiving" in inside:
         return f"{local['self']} in a `where` of receive", _SMALL
     if "Turn" in inside:
         return f"{local['self']} in durable code", _DURABLE
-    return f"{local['self']} in what it stores (its fields, results and messages)", "Keep what is stored small."
+    return f"{local['self']} in what it stores (its fields, results and messages)", _STORED
 
 
 def _looping(local: Any, _: Sequence[FrameType]) -> Named:
@@ -139,6 +153,7 @@ def _query(local: Any, _: Sequence[FrameType]) -> Named:
 
 _KNOWING: dict[str, Callable[[Any, Sequence[FrameType]], Named]] = {
     "Job": _job,
+    "Attempt": _attempt,
     "Activation": _activation,
     "Looping": _looping,
     "_Undoing": _undoing,
@@ -165,12 +180,13 @@ def _of_the_service(frames: Sequence[FrameType]) -> Iterable[FrameType]:
     return called
 
 
-def _summaries(frames: Iterable[FrameType]) -> list[FrameSummary]:
-    return [
+def _summaries(frames: Iterable[FrameType]) -> tuple[FrameSummary, ...]:
+    summaries = [
         FrameSummary(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname, lookup_line=False)
         for frame in frames
         if _package(frame) != "actorflow"
-    ][-FRAMES_MAX:]
+    ]
+    return tuple(summaries[-FRAMES_MAX:])
 
 
 def _package(frame: FrameType) -> str:
