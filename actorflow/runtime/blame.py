@@ -17,7 +17,7 @@ from attrs import frozen
 from actorflow.attempt import StepInfo, current
 from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.hands import Hand, TaskHand
-from actorflow.runtime.workers import Job
+from actorflow.runtime.workers import Job, Tell
 
 FRAMES_MAX = 20  #: of a stack that is shown: the innermost
 SERVICE = "the service's own code"
@@ -68,9 +68,14 @@ def blamed(thread: int) -> Blamed | None:
     return Blamed(who=SERVICE, remedy=ASYNC, stack=stack, nobody=not stack or _package(frame) in {"actorflow", *_LOOPS})
 
 
-def step_of(job: Job) -> str:
-    """The step that a job performs, and whose it is: "Checkout/o1 in step charge"."""
-    return _told_to(job.tell) or _known_inside(job)
+def step_of(job: Job, told: Tell | None = None) -> str:
+    """The step that a job performs, and whose it is: "Checkout/o1 in step charge".
+
+    Args:
+        job: Which one.
+        told: Whom it told, or would have, if it has ended.
+    """
+    return _told_to(told or job.tell) or _known_inside(job)
 
 
 def _told_to(tell: Any) -> str:

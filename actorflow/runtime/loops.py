@@ -7,14 +7,35 @@ It is done once per stretch, not per resume. All private names of both loops are
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+import gc
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sized
+from contextvars import Context
 from types import FrameType
 from typing import Any, Protocol, TypeVar
+
+from attrs import frozen
 
 T = TypeVar("T")
 
 ASYNCIO_RESTS = frozenset(("asyncio.base_events", "asyncio.windows_events", "asyncio.runners", "uvloop"))
 """Modules of the frame in which asyncio waits; uvloop leaves no frame of its own, so there it is the one that runs it."""
+
+
+_weak_set: Any = vars(asyncio.tasks).get("_scheduled_tasks", vars(asyncio.tasks).get("_all_tasks"))
+TASKS: Sized = getattr(_weak_set, "data", ())
+"""All tasks of asyncio there are, to be counted: whether there is one more is seen at no cost. Empty since Python 3.14."""
+
+GROUPS = frozenset(("asyncio.taskgroups", "anyio._backends._asyncio"))
+"""Modules of the callbacks by which a task group awaits its tasks."""
+
+
+@frozen(kw_only=True)
+class Stray:
+    """A task that may belong to nobody."""
+
+    context: Context
+    name: str  #: of its coroutine, and its own
+    cancel: Callable[[], object]
 
 
 class Loop(Protocol):
@@ -38,6 +59,10 @@ class Loop(Protocol):
 
     def cancelled(self) -> bool:
         """True if the current task was cancelled by hand and not by a scope, which only asyncio allows."""
+        ...
+
+    def strays(self) -> Iterable[Stray]:
+        """Tasks that run here, that nobody has cancelled and no task group holds."""
         ...
 
     def undisturbed(self, *functions: Callable[..., object]) -> None:
@@ -88,8 +113,26 @@ class AsyncioLoop:
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
 
+    def strays(self) -> Iterable[Stray]:
+        for task in asyncio.all_tasks(self._loop):
+            if not task.cancelling() and not any(callback.__module__ in GROUPS for callback, _ in _callbacks(task)):
+                name = f"{getattr(task.get_coro(), '__qualname__', task.get_coro())} ({task.get_name()})"
+                yield Stray(context=_context(task), name=name, cancel=task.cancel)
+
     def undisturbed(self, *functions: Callable[..., object]) -> None:
         """It never is: `asyncio.run` cancels the service's task."""
+
+
+def _callbacks(task: asyncio.Task[Any]) -> Iterable[tuple[Any, Context]]:
+    return getattr(task, "_callbacks", None) or ()
+
+
+def _context(task: Any) -> Context:
+    if hasattr(task, "get_context"):  # Since Python 3.12.
+        found: Context = task.get_context()
+        return found
+    # Its own comes first; behind it may come contexts of those who wait for it.
+    return next((each for each in gc.get_referents(task) if isinstance(each, Context)), Context())
 
 
 class TrioLoop:
@@ -130,6 +173,9 @@ class TrioLoop:
 
     def cancelled(self) -> bool:
         return False
+
+    def strays(self) -> Iterable[Stray]:
+        return ()  # Each task is in a nursery.
 
     def undisturbed(self, *functions: Callable[..., object]) -> None:
         for function in functions:

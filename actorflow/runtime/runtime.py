@@ -19,6 +19,7 @@ from actorflow.records import Commit, Write
 from actorflow.runtime.calls import Abandonable
 from actorflow.runtime.front import Front
 from actorflow.runtime.host import Host
+from actorflow.runtime.leaks import Leaks
 from actorflow.runtime.loops import current_loop
 from actorflow.runtime.operators import Operators
 from actorflow.runtime.place import Announces
@@ -102,6 +103,7 @@ class Runtime(Front):
             loop=current_loop(),
             group=group,
         )
+        host.workers.on_spawned = Leaks(host.loop).look_after
         self._operators = Operators(host)
         try:
             await host.loading.look_ahead()

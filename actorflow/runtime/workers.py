@@ -18,7 +18,7 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field
 
-from actorflow.runtime.loops import Loop, Signal
+from actorflow.runtime.loops import TASKS, Loop, Signal
 
 SLICE = 64  #: steps in a row before the loop gets a turn: some 0.5 ms
 
@@ -34,6 +34,7 @@ class Job:
     blocked: bool = False
     on_block: Callable[[Job], object] | None = None
     worker: anyio.CancelScope | None = None
+    spawned: Tell | None = None  #: whom it told, if it made tasks of its own, which may be left behind
 
     def __init__(self, call: Callable[[], Coroutine[Any, Any, Any]], context: Context, tell: Tell | None) -> None:
         self.call: Callable[[], Coroutine[Any, Any, Any]] = call
@@ -74,10 +75,14 @@ class Job:
         coro = run(self.call)
         resume, sent = coro.send, None
         while True:
+            tasks = len(TASKS)  # Nobody else makes any before this yields.
             try:
                 wanted = run(resume, sent)
             except StopIteration as stop:
                 return stop.value
+            finally:
+                if len(TASKS) > tasks:
+                    self.spawned = self.tell or _nobody
             if not self.blocked:
                 self.blocked = True
                 if self.on_block is not None:
@@ -90,6 +95,10 @@ class Job:
                 raise
             except BaseException as thrown:  # noqa: BLE001  (the loop's cancellation goes into the step)
                 resume, sent = coro.throw, thrown
+
+
+def _nobody(job: Job, value: Any, error: BaseException | None) -> None:
+    """It was abandoned."""
 
 
 class NotBegun(BaseException):
@@ -110,6 +119,7 @@ class Workers:
     group: TaskGroup
     loop: Loop
     idle_max: int = 64
+    on_spawned: Callable[[Job], object] | None = None  #: told of jobs that made tasks of their own, when they have ended
     _ready: deque[Job] = field(factory=deque[Job], init=False)
     _idle: list[Signal] = field(factory=list[Signal], init=False)
     _blocked: dict[Job, anyio.CancelScope] = field(factory=dict[Job, anyio.CancelScope], init=False)
@@ -182,6 +192,8 @@ class Workers:
             finally:
                 if job.blocked:
                     self._blocked.pop(job, None)
+                if job.spawned is not None and self.on_spawned is not None:
+                    self.on_spawned(job)
             if job.blocked:
                 return  # Another worker has the queue now, or nothing was left in it.
             done += 1
