@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from actorflow import Retry, Runtime, StepTimeout, Workflow, step
+from actorflow import Abort, Retry, Runtime, StepTimeout, Workflow, step
 
 tasks: list[asyncio.Task[None]] = []
 groups: list[asyncio.TaskGroup | anyio.abc.TaskGroup] = []
@@ -139,13 +139,42 @@ class Shop(Workflow[None]):
 @asynccontextmanager
 async def runtime() -> AsyncIterator[Runtime]:
     with anyio.fail_after(20):
-        async with Runtime(actors=[Shop]) as opened:
+        async with Runtime(actors=[Shop, Undone]) as opened:
             yield opened
 
 
 async def until(what: Callable[[], object]) -> None:
     while not what():
         await anyio.lowlevel.checkpoint()
+
+
+@step
+async def leaving_undo() -> None:
+    tasks.append(asyncio.create_task(poll()))
+
+
+@step(undo=leaving_undo)
+async def undoable() -> None:
+    """Nothing to wait for."""
+
+
+class Undone(Workflow[None]):
+    async def run(self) -> None:
+        await undoable()
+        raise Abort("no")
+
+
+def test_a_task_that_an_undo_leaves_behind_is_cancelled_and_named() -> None:
+    async def main() -> None:
+        async with runtime() as opened:
+            run = await opened.start(Undone(), key="u1")
+            with pytest.raises(Abort):
+                await run.result()
+            await until(lambda: tasks and tasks[0].cancelled())
+
+    anyio.run(main)
+
+    assert any("Undone/u1 in the undo of undoable has ended" in text for text in told)
 
 
 LEAKING = [at_once, after_a_wait, with_the_idiom_that_keeps_a_reference, too_long, failing]

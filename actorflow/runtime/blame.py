@@ -6,7 +6,6 @@ the stack below it: the job of a step, the turn of durable code, a call that loo
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from traceback import FrameSummary, StackSummary
 from types import FrameType
@@ -15,8 +14,10 @@ from typing import Any
 from attrs import frozen
 
 from actorflow.attempt import StepInfo, current
+from actorflow.policies.saga import Undo
 from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.hands import Hand, TaskHand
+from actorflow.runtime.loops import innermost
 from actorflow.runtime.workers import Job, Tell
 
 FRAMES_MAX = 20  #: of a stack that is shown: the innermost
@@ -54,8 +55,7 @@ class Blamed:
 
 def blamed(thread: int) -> Blamed | None:
     """Who runs in that thread at this instant; None if the thread has ended."""
-    # No frame is held for longer than this: whoever lets go of one last destroys its locals, and they are not of our thread.
-    frame = sys._current_frames().get(thread)  # noqa: SLF001  (public in all but name: it is documented)
+    frame = innermost(thread)  # No frame is held for longer than this call.
     if frame is None:
         return None
     frames = _frames(frame)
@@ -79,7 +79,10 @@ def step_of(job: Job, told: Tell | None = None) -> str:
 
 
 def _told_to(tell: Any) -> str:
-    match getattr(tell, "__self__", None):
+    owner: Any = getattr(tell, "__self__", None)
+    if isinstance(undo := getattr(owner, "undo", None), Undo):
+        return f"{owner.activation} in the undo of {undo.entry.name}"
+    match owner:
         case Attempt() as attempt:
             return f"{attempt.activation} in step {attempt.step.name}"
         case TaskHand() as hand if hasattr(hand, "item"):

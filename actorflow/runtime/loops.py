@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sized
 from contextvars import Context
 from types import FrameType
@@ -204,6 +205,14 @@ class _TrioWait:
         if not self.over and self.task is not None:
             self.lowlevel.reschedule(self.task)
         self.over = True
+
+
+def innermost(thread: int) -> FrameType | None:
+    """The frame that this thread is in at this instant; None if the thread has ended. Let go of it soon.
+
+    Whoever lets go of a frame last destroys its locals, and those belong to the other thread.
+    """
+    return sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage]  # public in all but name
 
 
 def current_loop() -> Loop:

@@ -10,7 +10,6 @@ each time it has lasted twice as long, and at its end. It is measured by the mac
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from collections import deque
 from attrs import define, field, frozen
 
 from actorflow.runtime.blame import Blamed, blamed
-from actorflow.runtime.loops import Loop
+from actorflow.runtime.loops import Loop, innermost
 
 log: logging.Logger = logging.getLogger("actorflow")
 
@@ -142,11 +141,11 @@ class Watchdog:
     def _ask(self, since: float) -> bool:
         """Send a ping to a loop that is at work, and has been since then; False if it is gone."""
         self._ping = None
-        frame = sys._current_frames().get(self._watched)  # noqa: SLF001  (public in all but name: it is documented)
+        frame = innermost(self._watched)
         if frame is None:
             return False
         resting = self.loop.resting(frame)
-        del frame  # Whoever lets go of it last destroys its locals: not this thread.
+        del frame
         if resting:
             return True
         self._ping = ping = _Ping(since)

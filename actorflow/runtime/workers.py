@@ -143,6 +143,11 @@ class Workers:
             self._ready = deque(other for other in self._ready if other is not job)
             job.done(None, NotBegun())
 
+    def ended(self, job: Job) -> None:
+        """It has ended: look after what it may have left behind."""
+        if job.spawned is not None and self.on_spawned is not None:
+            self.on_spawned(job)
+
     @property
     def busy(self) -> bool:
         return bool(self._ready or self._blocked or self._running)
@@ -192,8 +197,8 @@ class Workers:
             finally:
                 if job.blocked:
                     self._blocked.pop(job, None)
-                if job.spawned is not None and self.on_spawned is not None:
-                    self.on_spawned(job)
+                if job.spawned is not None:
+                    self.ended(job)
             if job.blocked:
                 return  # Another worker has the queue now, or nothing was left in it.
             done += 1
