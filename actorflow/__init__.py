@@ -71,6 +71,7 @@ from actorflow.policies.restarts import Backoff as Backoff
 from actorflow.policies.retry import Retry as Retry
 from actorflow.runtime import Client as Client
 from actorflow.runtime import Runtime as Runtime
+from actorflow.runtime.watchdog import Stall as Stall
 from actorflow.step import plain as plain
 from actorflow.step import step as step
 from actorflow.step import with_options as with_options

@@ -326,7 +326,7 @@ class Activation(Commits):
             return None
         try:
             envelope = self.mailbox.oldest(wanted, now=self.host.clock.wall())
-        except Exception as error:  # noqa: BLE001  (a `where` of the user's, or a message that today's classes cannot read)
+        except BaseException as error:  # noqa: BLE001  (a `where` of the user's, or a message that today's classes cannot read)
             reason = pause_reason(error)
             self.pause(reason, reports.broken(self, error), [])
             return None

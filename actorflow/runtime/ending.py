@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import typing
 from collections.abc import Sequence
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -27,6 +28,7 @@ from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.calls import REPEAT_S
 from actorflow.runtime.mail import given_up, mail_of
 from actorflow.runtime.performing import perform
+from actorflow.runtime.workers import Job
 from actorflow.step import Step, StepCall, declaration, find_step
 
 if TYPE_CHECKING:
@@ -268,6 +270,7 @@ class _Undoing:
     not_undone: list[str]
     _scope: anyio.CancelScope | None = field(default=None, init=False)
     _stopped: bool = field(default=False, init=False)
+    _error: BaseException | None = field(default=None, init=False)  #: what the last attempt raised
 
     def cancel(self) -> None:
         """Stop it; it may have had its effect. The run is paused before it."""
@@ -320,39 +323,46 @@ class _Undoing:
         first_at = tries[0].at if tries else self.host.clock.wall()
         delay_s = 0.0
         while not self._stopped:
-            try:
-                with anyio.CancelScope() as self._scope:
-                    await anyio.sleep(delay_s)
-                    await self._attempt(step, identity, number, args, kwargs)
-                if self._scope.cancelled_caught:
-                    break
-            except Exception as error:  # noqa: BLE001  (whatever an undo raises is judged)
-                elapsed_s = self.host.clock.wall() - first_at
-                decision = retry.decide(step.retry, number, error, elapsed_s=elapsed_s, die=self.host.chance.jitter())
-                if not isinstance(decision, RetryAfter):
-                    return self.pause(f"undo {step.name} failed: {type(error).__qualname__}: {error}", number)
-                await self._record(identity, "failed", number, encode_failure(error))
-                number, delay_s = number + 1, decision.delay_s
-            else:
+            error: BaseException | None = None
+            with anyio.CancelScope() as self._scope:
+                await anyio.sleep(delay_s)
+                error = await self._attempt(step, identity, number, args, kwargs)
+            if self._scope.cancelled_caught:
+                break
+            if error is None:
                 return await self._record(identity, "ok", number, None)
+            elapsed_s = self.host.clock.wall() - first_at
+            decision = retry.decide(step.retry, number, error, elapsed_s=elapsed_s, die=self.host.chance.jitter())
+            if not isinstance(decision, RetryAfter):
+                return self.pause(f"undo {step.name} failed: {type(error).__qualname__}: {error}", number)
+            await self._record(identity, "failed", number, encode_failure(error))
+            number, delay_s = number + 1, decision.delay_s
         return self.pause(STOPPED, number)
 
-    async def _attempt(self, step: Step, identity: Identity, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    async def _attempt(
+        self, step: Step, identity: Identity, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> BaseException | None:
+        """What it raised, whatever that is: an undo ends nobody but itself."""
         info = StepInfo(key=self.host.idempotency_key(self.activation, identity), name=step.name, attempt=number)
-        token = current.set(info)
-        try:
-            with anyio.CancelScope() as scope:
+        context = copy_context()
+        context.run(current.set, info)
+        with anyio.CancelScope() as scope:
 
-                def begun() -> None:
-                    if step.timeout_s is not None:
-                        scope.deadline = anyio.current_time() + step.timeout_s
-                        info.deadline = moment(self.host.clock.wall() + step.timeout_s)
+            def begun() -> None:
+                if step.timeout_s is not None:
+                    scope.deadline = anyio.current_time() + step.timeout_s
+                    info.deadline = moment(self.host.clock.wall() + step.timeout_s)
 
-                await perform(self.host, step, step.bind(args, kwargs), begun)
-            if scope.cancelled_caught:
-                raise StepTimeout(step.name, step.timeout_s or 0.0)
-        finally:
-            current.reset(token)
+            self._error = None
+            job = Job(lambda: perform(self.host, step, step.bind(args, kwargs), begun), context, self._told)
+            job.worker = scope
+            if not job.run():
+                await job
+        return StepTimeout(step.name, step.timeout_s or 0.0) if scope.cancelled_caught else self._error
+
+    def _told(self, job: Job, value: Any, error: BaseException | None) -> None:
+        self._error = error
+        self.host.workers.ended(job)
 
     async def _record(self, identity: Identity, status: Any, number: int, outcome: bytes | None) -> bool:
         at = self.host.clock.wall()

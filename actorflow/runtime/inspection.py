@@ -19,6 +19,7 @@ from actorflow.runtime.activation import Activation
 from actorflow.runtime.answers import open_call
 from actorflow.runtime.calls import Call
 from actorflow.runtime.looping import Looping
+from actorflow.runtime.sources import called
 from actorflow.verbs import Ask, Receive, ResultOf
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def query(host: Host, run: Run, name: str, arguments: bytes) -> bytes:
     method = question.fn.__get__(instance)
     values = question.coder.decode(arguments, f"argument of query {name}")
     args, kwargs = question.split({**values})
-    return question.outcome.encode(method(*args[1:], **kwargs), f"answer of query {name}")
+    answer = called(lambda given: method(*args[1:], **given), kwargs)
+    return question.outcome.encode(answer, f"answer of query {name}")
 
 
 async def info(host: Host, run: Run, *, loops: bool = True) -> RunInfo:

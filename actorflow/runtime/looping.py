@@ -30,7 +30,7 @@ from actorflow.runtime import reports
 from actorflow.runtime.calls import Abandonable, Stopped
 from actorflow.runtime.hands import Hand, Item, TaskHand, ThreadHand, in_thread
 from actorflow.runtime.loops import Signal
-from actorflow.runtime.sources import Reading, size_of, takes_after
+from actorflow.runtime.sources import Reading, called, size_of, takes_after
 from actorflow.step import Step
 from actorflow.verbs import Each, callee
 
@@ -128,7 +128,7 @@ class Looping(Abandonable):
     async def _read_one(self, index: int, value: Any, before: Cursor) -> None:
         if index < before.low - 1:
             return
-        key = str(self.request.key(value))
+        key = str(called(self.request.key, value))
         if index == before.low - 1 and key != before.last_key:
             raise Divergence(f"item {index} with key {key!r}", [f"key {before.last_key!r} there"])
         if not cursors.finished(before, index):

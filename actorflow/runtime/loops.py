@@ -7,17 +7,47 @@ It is done once per stretch, not per resume. All private names of both loops are
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+import gc
+import sys
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sized
+from contextvars import Context
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
+from attrs import frozen
+
 T = TypeVar("T")
+
+ASYNCIO_RESTS = frozenset(("asyncio.base_events", "asyncio.windows_events", "asyncio.runners", "uvloop"))
+"""Modules of the frame in which asyncio waits; uvloop leaves no frame of its own, so there it is the one that runs it."""
+
+
+_weak_set: Any = vars(asyncio.tasks).get("_scheduled_tasks", vars(asyncio.tasks).get("_all_tasks"))
+TASKS: Sized = getattr(_weak_set, "data", ())
+"""All tasks of asyncio there are, to be counted: whether there is one more is seen at no cost. Empty since Python 3.14."""
+
+GROUPS = frozenset(("asyncio.taskgroups", "anyio._backends._asyncio"))
+"""Modules of the callbacks by which a task group awaits its tasks."""
+
+
+@frozen(kw_only=True)
+class Stray:
+    """A task that may belong to nobody."""
+
+    context: Context
+    name: str  #: of its coroutine, and its own
+    cancel: Callable[[], object]
 
 
 class Loop(Protocol):
     """One running event loop."""
 
-    def post(self, fn: Callable[[], object], /) -> None:
-        """Run *fn* on the loop, soon; callable from any thread. Nothing happens if the loop is gone."""
+    def post(self, fn: Callable[[], object], /) -> bool:
+        """Run *fn* on the loop, soon; callable from any thread. False, and nothing happens, if the loop is gone."""
+        ...
+
+    def resting(self, frame: FrameType, /) -> bool:
+        """True if a thread whose innermost frame this is runs the loop, which waits for something to do."""
         ...
 
     def hidden(self, fn: Callable[..., T], /, *args: Any) -> T:
@@ -32,6 +62,10 @@ class Loop(Protocol):
         """What tells how often the current task was cancelled by hand and not by a scope, which only asyncio allows."""
         ...
 
+    def strays(self) -> Iterable[Stray]:
+        """Tasks that run here, that nobody has cancelled and no task group holds."""
+        ...
+
     def undisturbed(self, *functions: Callable[..., object]) -> None:
         """Ctrl-C is for the service's own task, which drains; it is not raised in these, nor in what they call."""
         ...
@@ -44,9 +78,18 @@ class AsyncioLoop:
         self._loop = asyncio.get_running_loop()
         self._current: dict[Any, Any] = vars(asyncio.tasks)["_current_tasks"]
 
-    def post(self, fn: Callable[[], object], /) -> None:
-        if not self._loop.is_closed():
+    def post(self, fn: Callable[[], object], /) -> bool:
+        try:
             self._loop.call_soon_threadsafe(fn)
+        except RuntimeError:  # It is closed.
+            return False
+        return True
+
+    def resting(self, frame: FrameType, /) -> bool:
+        # A selector that user code waits in is no rest of the loop's.
+        selecting = frame.f_globals.get("__name__") == "selectors"
+        caller = frame.f_back if selecting else frame
+        return caller is not None and caller.f_globals.get("__name__") in ASYNCIO_RESTS
 
     def hidden(self, fn: Callable[..., T], /, *args: Any) -> T:
         task = self._current.get(self._loop)
@@ -72,8 +115,26 @@ class AsyncioLoop:
         assert task is not None
         return task.cancelling
 
+    def strays(self) -> Iterable[Stray]:
+        for task in asyncio.all_tasks(self._loop):
+            if not task.cancelling() and not any(callback.__module__ in GROUPS for callback, _ in _callbacks(task)):
+                name = f"{getattr(task.get_coro(), '__qualname__', task.get_coro())} ({task.get_name()})"
+                yield Stray(context=_context(task), name=name, cancel=task.cancel)
+
     def undisturbed(self, *functions: Callable[..., object]) -> None:
         """It never is: `asyncio.run` cancels the service's task."""
+
+
+def _callbacks(task: asyncio.Task[Any]) -> Iterable[tuple[Any, Context]]:
+    return getattr(task, "_callbacks", None) or ()
+
+
+def _context(task: Any) -> Context:
+    if hasattr(task, "get_context"):  # Since Python 3.12.
+        found: Context = task.get_context()
+        return found
+    # Its own comes first; behind it may come contexts of those who wait for it.
+    return next((each for each in gc.get_referents(task) if isinstance(each, Context)), Context())
 
 
 class TrioLoop:
@@ -87,11 +148,16 @@ class TrioLoop:
         self._trio = trio
         self._token = trio.lowlevel.current_trio_token()
 
-    def post(self, fn: Callable[[], object], /) -> None:
+    def post(self, fn: Callable[[], object], /) -> bool:
         try:
             self._token.run_sync_soon(fn)
         except self._trio.RunFinishedError:
-            return
+            return False
+        return True
+
+    def resting(self, frame: FrameType, /) -> bool:
+        name: str = frame.f_globals.get("__name__", "")
+        return name.startswith("trio._core._io_")
 
     def hidden(self, fn: Callable[..., T], /, *args: Any) -> T:
         task = getattr(self._here, "task", None)
@@ -109,6 +175,9 @@ class TrioLoop:
 
     def cancels(self) -> Callable[[], int]:
         return int
+
+    def strays(self) -> Iterable[Stray]:
+        return ()  # Each task is in a nursery.
 
     def undisturbed(self, *functions: Callable[..., object]) -> None:
         for function in functions:
@@ -137,6 +206,14 @@ class _TrioWait:
         if not self.over and self.task is not None:
             self.lowlevel.reschedule(self.task)
         self.over = True
+
+
+def innermost(thread: int) -> FrameType | None:
+    """The frame that this thread is in at this instant; None if the thread has ended. Let go of it soon.
+
+    Whoever lets go of a frame last destroys its locals, and those belong to the other thread.
+    """
+    return sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage]  # public in all but name
 
 
 def current_loop() -> Loop:

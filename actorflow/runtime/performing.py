@@ -153,6 +153,8 @@ class Threads:
             call.running = True
         try:
             return function()
+        except GeneratorExit as leaving:  # The loop would throw it into the task that waits, and close that.
+            raise RuntimeError(f"the step raised {leaving!r} itself") from leaving
         finally:
             if call.ends_abandoned():
                 self.loop.post(self._ended)

@@ -11,24 +11,27 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from actorflow.actor import Actor, Kind
-from actorflow.clock import Chance, Clock, SystemClock
-from actorflow.errors import BadDefinition, OutsideTurn, StoreStopped
+from actorflow.clock import Chance, Clock, Duration, SystemClock, seconds
+from actorflow.errors import BadDefinition, BadDuration, OutsideTurn, StoreStopped
 from actorflow.operations import Operations, TreeNode
 from actorflow.policies.limits import Limits
 from actorflow.records import Commit, Write
 from actorflow.runtime.calls import Abandonable
 from actorflow.runtime.front import Front
 from actorflow.runtime.host import Host
+from actorflow.runtime.leaks import Leaks
 from actorflow.runtime.loops import current_loop
 from actorflow.runtime.operators import Operators
 from actorflow.runtime.place import Announces
 from actorflow.runtime.socket import Server, take
+from actorflow.runtime.watchdog import Stall, Watchdog
 from actorflow.stores import Durability, Store, open_store
 from actorflow.supervisor import Supervisor, actors_of, checked_tree
 from actorflow.topic import Topic
 
 log: logging.Logger = logging.getLogger("actorflow")
 NOT_ENTERED = "a Runtime that was not entered (`async with Runtime(...)`)"
+STALL_S_MIN = 0.01  #: the shortest stall that a watchdog can tell from a loop at work
 
 
 class Runtime(Front):
@@ -47,6 +50,8 @@ class Runtime(Front):
         store: A store object instead of the one that *url* names.
         tree: Supervisors of actors that are always there. They start in order before `async with` goes on, and stop last.
         socket: Whether a `Client` in another process can reach it (a store in a file only).
+        watchdog: How long the event loop may stand still before a warning says who holds it; at least 10 ms. None is
+            without, and so is any *clock* but the machine's.
 
     Raises (on entry):
         BadDefinition: A class cannot be stored as it is.
@@ -66,6 +71,7 @@ class Runtime(Front):
         store: Store | None = None,
         socket: bool = True,
         tree: Sequence[Supervisor] = (),
+        watchdog: Duration | None = "100ms",
     ) -> None:
         self._store = store if store is not None else open_store(url, durability=durability)
         self._tree = checked_tree(tree)
@@ -80,6 +86,8 @@ class Runtime(Front):
         self._held: anyio.CancelScope  #: made on entry: a Runtime may be built where no loop runs
         self._socket = socket
         self._server: Server | None = None
+        self._stall_s = None if watchdog is None else _stall_s(watchdog)
+        self._watchdog: Watchdog | None = None
 
     # --- life -----------------------------------------------------------------------------------------------------------
 
@@ -102,6 +110,7 @@ class Runtime(Front):
             group=group,
             tree=self._tree,
         )
+        host.workers.on_spawned = Leaks(host.loop).look_after
         self._operators = Operators(host)
         try:
             await host.loading.look_ahead()
@@ -114,6 +123,9 @@ class Runtime(Front):
         for serve in (host.committer.run, host.timers.run, host.deadlines.run, host.loading.run):
             host.loop.undisturbed(serve)
             group.start_soon(serve)
+        if self._stall_s is not None and isinstance(self._clock, SystemClock):
+            self._watchdog = Watchdog(host.loop, self._stall_s)
+            self._watchdog.start()
         try:
             await host.cast.tree.boot()
         except BaseException:
@@ -131,6 +143,8 @@ class Runtime(Front):
             with anyio.CancelScope(shield=True):
                 await self._drain(self._host)
         finally:
+            if self._watchdog is not None:
+                self._watchdog.stop()
             self._held.cancel()
             if not isinstance(error, anyio.get_cancelled_exc_class()):
                 # The body's own error passes as it is; the group would wrap it.
@@ -244,6 +258,17 @@ class Runtime(Front):
         if self._host is None:
             raise OutsideTurn(NOT_ENTERED)
         return self._host
+
+    def stalls(self) -> tuple[Stall, ...]:
+        """When the event loop stood still for longer than `watchdog`, and who held it: the newest 100, oldest first."""
+        return () if self._watchdog is None else self._watchdog.stalls()
+
+
+def _stall_s(watchdog: Duration) -> float:
+    threshold_s = seconds(watchdog)
+    if threshold_s < STALL_S_MIN:
+        raise BadDuration(watchdog, "a watchdog takes 10 ms at least: a loop at work is often that late")
+    return threshold_s
 
 
 def _registered(actors: Sequence[type[Actor]]) -> dict[str, Kind]:

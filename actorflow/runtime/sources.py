@@ -13,13 +13,15 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequen
 from contextlib import aclosing
 from contextvars import Context
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import anyio
 import anyio.lowlevel
 
 from actorflow.runtime.loops import Loop, Signal
 from actorflow.verbs import Source
 
+T = TypeVar("T")
 CHUNK_MAX = 256  #: items read in one go
 CHUNK_S = 0.005  #: ... or as many as come in that time, so that a slow source holds up nobody
 
@@ -40,6 +42,23 @@ def takes_after(source: Source) -> bool:
 def size_of(source: object) -> int | None:
     """How many items there are, if that is known before one is read."""
     return len(source) if isinstance(source, Sized) else None
+
+
+def called(function: Callable[[Any], T], value: Any) -> T:
+    """Call what the user gave; whatever that raises is an ordinary error.
+
+    Raises:
+        Exception: What it raised, tamed.
+    """
+    try:
+        return function(value)
+    except BaseException as error:
+        raise tame(error) from error
+
+
+def tame(error: BaseException) -> Exception:
+    """What user code raised, as an error that ends neither a task nor the loop."""
+    return error if isinstance(error, Exception) else RuntimeError(f"it raised {type(error).__qualname__} itself: {error}")
 
 
 class Reading:
@@ -97,6 +116,10 @@ async def _one_by_one(source: Any) -> AsyncGenerator[list[Any]]:
             count += 1
             if count % CHUNK_MAX == 0:  # A source that never waits must not keep the loop for itself.
                 await anyio.lowlevel.checkpoint()
+    except BaseException as error:
+        if isinstance(error, (GeneratorExit, anyio.get_cancelled_exc_class())):  # It is us who leave.
+            raise
+        raise tame(error) from error
     finally:
         if hasattr(source, "aclose"):
             await source.aclose()
@@ -126,7 +149,7 @@ class _Thread:
                 if self._read:
                     yield self._read
                 elif self._error is not None:
-                    raise self._error
+                    raise tame(self._error)
                 else:
                     return
         finally:

@@ -18,7 +18,7 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field
 
-from actorflow.runtime.loops import Loop, Signal
+from actorflow.runtime.loops import TASKS, Loop, Signal
 
 SLICE = 64  #: steps in a row before the loop gets a turn: some 0.5 ms
 
@@ -34,6 +34,7 @@ class Job:
     blocked: bool = False
     on_block: Callable[[Job], object] | None = None
     worker: anyio.CancelScope | None = None
+    spawned: Tell | None = None  #: whom it told, if it made tasks of its own, which may be left behind
     _coro: Coroutine[Any, Any, Any]
     _wanted: Any  #: what it waits for when `run` returns False
 
@@ -54,10 +55,14 @@ class Job:
     def run(self) -> bool:
         """Begin it. True if it is over: it never waited, as most steps that only compute; else it is to be awaited."""
         self.begun = True
-        run = self.context.run
+        run, tasks = self.context.run, len(TASKS)
         try:
             self._coro = run(self.call)
-            self._wanted = run(self._coro.send, None)
+            try:
+                self._wanted = run(self._coro.send, None)
+            finally:
+                if len(TASKS) > tasks:
+                    self.spawned = self.tell or _nobody
         except StopIteration as stop:
             value = stop.value
         except BaseException as error:
@@ -107,10 +112,18 @@ class Job:
                 raise
             except BaseException as thrown:  # noqa: BLE001  (the loop's cancellation goes into the step)
                 resume, sent = coro.throw, thrown
+            tasks = len(TASKS)  # Nobody else makes any before this yields.
             try:
                 self._wanted = run(resume, sent)
             except StopIteration as stop:
                 return stop.value
+            finally:
+                if len(TASKS) > tasks:
+                    self.spawned = self.tell or _nobody
+
+
+def _nobody(job: Job, value: Any, error: BaseException | None) -> None:
+    """It was abandoned."""
 
 
 class NotBegun(BaseException):
@@ -131,6 +144,7 @@ class Workers:
     group: TaskGroup
     loop: Loop
     idle_max: int = 64
+    on_spawned: Callable[[Job], object] | None = None  #: told of jobs that made tasks of their own, when they have ended
     _ready: deque[Job] = field(factory=deque[Job], init=False)
     _idle: list[Signal] = field(factory=list[Signal], init=False)
     _blocked: dict[Job, anyio.CancelScope] = field(factory=dict[Job, anyio.CancelScope], init=False)
@@ -153,6 +167,11 @@ class Workers:
         elif not job.begun:
             self._ready = deque(other for other in self._ready if other is not job)
             job.done(None, NotBegun())
+
+    def ended(self, job: Job) -> None:
+        """It has ended: look after what it may have left behind."""
+        if job.spawned is not None and self.on_spawned is not None:
+            self.on_spawned(job)
 
     @property
     def busy(self) -> bool:
@@ -206,7 +225,11 @@ class Workers:
                     await job
                 finally:
                     self._blocked.pop(job, None)
+                    if job.spawned is not None:
+                        self.ended(job)
                 return  # Another worker has the queue now, or nothing was left in it.
+            if job.spawned is not None:
+                self.ended(job)
             done += 1
             if done % SLICE == 0 or cancels():  # It is delivered here, not to the next step.
                 await anyio.lowlevel.checkpoint()
