@@ -32,7 +32,9 @@ from actorflow.errors import GaveUp as GaveUp
 from actorflow.errors import InvalidState as InvalidState
 from actorflow.errors import KeyTaken as KeyTaken
 from actorflow.errors import MailboxFull as MailboxFull
+from actorflow.errors import NoResource as NoResource
 from actorflow.errors import NotEncodable as NotEncodable
+from actorflow.errors import NotRunning as NotRunning
 from actorflow.errors import OutsideTurn as OutsideTurn
 from actorflow.errors import RunCancelled as RunCancelled
 from actorflow.errors import RunEnded as RunEnded
@@ -62,7 +64,10 @@ from actorflow.policies.cursor import SetAside as SetAside
 from actorflow.policies.failure import FailureReport as FailureReport
 from actorflow.policies.limits import Limits as Limits
 from actorflow.policies.retry import Retry as Retry
+from actorflow.resources import resource as resource
+from actorflow.resources import resource_of as resource_of
 from actorflow.runtime import Client as Client
+from actorflow.runtime import Drained as Drained
 from actorflow.runtime import Runtime as Runtime
 from actorflow.step import plain as plain
 from actorflow.step import step as step

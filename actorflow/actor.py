@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, cast, dataclass_transform, final, get_type_hints, overload
 
 import attrs
-from attrs import define
+from attrs import define, field
 
 from actorflow.address import Address
 from actorflow.clock import Duration, seconds
@@ -21,6 +21,7 @@ from actorflow.codec import Coder, RecordCoder, coder
 from actorflow.codec.forms import bindings, substitute
 from actorflow.errors import BadDefinition, OutsideTurn
 from actorflow.kernel.branches import here
+from actorflow.resources import Unset, is_resource, resource
 from actorflow.step import Step, declaration
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ class Kind:
     fails: tuple[type[Exception], ...]
     mailbox_max: int | None
     passivate_after_s: float | None
+    resources: dict[str, Any] = field(factory=dict[str, Any])  #: what is set on an instance that runs: type by field
 
     def encode(self, instance: Any) -> bytes:
         """The stored fields of an instance."""
@@ -86,11 +88,13 @@ class Kind:
             )
         return {name: values[name] for name in self.fields}
 
-    def build(self, fields: bytes, *, key: str) -> Any:
-        """A fresh instance from stored fields."""
+    def build(self, fields: bytes, *, key: str, resources: dict[str, Any] | None = None) -> Any:
+        """A fresh instance from stored fields, with the resources of the runtime that will drive it."""
         values: dict[str, Any] = self.coder.decode(fields, f"fields of {self.name}/{key}")
         instance = self.cls(**values)
         object.__setattr__(instance, _KEY, key)
+        if resources is not None:
+            instance.__dict__.update(resources)
         return instance
 
 
@@ -118,7 +122,7 @@ class Fields:
         return self.kind.coder.encode(self.kind.values(self.instance), self.kind.name)
 
 
-@dataclass_transform(eq_default=False, field_specifiers=(attrs.field, volatile))
+@dataclass_transform(eq_default=False, field_specifiers=(attrs.field, resource, volatile))
 class Actor:
     """Base of all actors. Fields are the state; annotate them, they are stored."""
 
@@ -154,6 +158,9 @@ class Actor:
                 f"{cls.__qualname__} cannot be an actor: {error}. Annotate every field (`total: int = field(...)`), and put "
                 f"fields with defaults last or make the class `kw_only=True`."
             ) from error
+        for attribute in attrs.fields(cast("type[Any]", cls)):
+            if is_resource(attribute.metadata) and not attribute.inherited:
+                setattr(cls, attribute.name, Unset(cls.__qualname__, attribute.name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         turn = here.turn
@@ -252,7 +259,7 @@ def _kind_info(cls: type[Any]) -> Kind:
         raise BadDefinition(
             f"{cls.__qualname__}: its annotations cannot be read ({error}). Import the type where the class is."
         ) from error
-    stored = [a for a in attrs.fields(cls) if not a.metadata.get(_VOLATILE)]
+    stored = [a for a in attrs.fields(cls) if not (a.metadata.get(_VOLATILE) or is_resource(a.metadata))]
     types = {a.name: _closed(cls, "__annotations__", a.name, hints.get(a.name, Any)) for a in stored}
     for name, of in types.items():
         if _open(of):
@@ -272,7 +279,13 @@ def _kind_info(cls: type[Any]) -> Kind:
         fails=cls.__options__["fails"],
         mailbox_max=cls.__options__["mailbox"],
         passivate_after_s=cls.__options__["passivate_after"],
+        resources=_resources(cls, hints),
     )
+
+
+def _resources(cls: type[Any], hints: dict[str, Any]) -> dict[str, Any]:
+    names = [a.name for a in attrs.fields(cls) if is_resource(a.metadata)]
+    return {name: _closed(cls, "__annotations__", name, hints.get(name, Any)) for name in names}
 
 
 def _default(attribute: attrs.Attribute[Any]) -> Callable[[], Any]:

@@ -139,6 +139,18 @@ class OutsideTurn(Refused, RuntimeError):
         )
 
 
+class NotRunning(OutsideTurn):
+    """A runtime was used before it was entered, or after it was left."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.args = (f"{what} is not running. {remedy}",)
+
+
+class NoResource(Refused, AttributeError):
+    """A `resource()` was wanted where there is none: says which one, why, and the remedy."""
+
+
 class StepInsideStep(Refused, RuntimeError):
     """A step or a verb was called inside a step."""
 

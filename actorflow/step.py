@@ -24,6 +24,7 @@ from actorflow.kernel.requests import Request
 from actorflow.policies import retry as retrying
 from actorflow.policies.retry import Retry
 from actorflow.records import Entry
+from actorflow.resources import injected
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -340,7 +341,7 @@ def _make(fn: Callable[..., Any], localns: dict[str, Any] | None, options: dict[
         )
     _check_options(name, options)
     return Step(
-        fn,
+        injected(fn, localns, options["run_in"]),
         name,
         was=tuple(options["was"]),
         fails=tuple(options["fails"]),

@@ -111,7 +111,8 @@ class Activation:
 
     def replay(self) -> Stretch:
         """Drive the code from the top over what is recorded."""
-        instance = self.kind.build(self._fields_at_start, key=self.run.key)
+        given = self.host.resources.fields(self.run.kind)
+        instance = self.kind.build(self._fields_at_start, key=self.run.key, resources=given)
         self.fields = Fields(self.kind, instance)
         self.turn = Turn(
             instance.run(),

@@ -22,6 +22,7 @@ from actorflow.policies.failure import FailureReport
 from actorflow.policies.retry import RetryAfter
 from actorflow.policies.saga import Undo
 from actorflow.records import URGENT, Bury, Commit, Entry, Envelope, Event, Identity, Run, RunStatus, SetEnd, Wake, Write
+from actorflow.resources import injected
 from actorflow.runtime import reports
 from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.calls import REPEAT_S
@@ -287,7 +288,7 @@ class _Undoing:
         fn = found.undo if found is not None and entry.kind == "step" else (found.fn if found is not None else None)
         if fn is None:
             return self.pause(f"step {entry.ref} has no undo any more, or cannot be imported")
-        step = declaration(fn) or Step(fn, getattr(fn, "__qualname__", "undo"))
+        step = declaration(fn) or Step(injected(fn), getattr(fn, "__qualname__", "undo"))
         identity = Identity(self.undo.branch, step.name, 0)
         arguments = self._arguments(found, step) if entry.kind == "step" and found is not None else self._child_key()
         if arguments is None:
@@ -339,6 +340,7 @@ class _Undoing:
     async def _attempt(self, step: Step, identity: Identity, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         info = StepInfo(key=self.host.idempotency_key(self.activation, identity), name=step.name, attempt=number)
         token = current.set(info)
+        self.host.resources.enter()
         try:
             with anyio.CancelScope() as scope:
 

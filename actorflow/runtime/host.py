@@ -34,6 +34,7 @@ from actorflow.records import (
     Wake,
     Write,
 )
+from actorflow.resources import Resources
 from actorflow.runtime import reports
 from actorflow.runtime.activation import Activation
 from actorflow.runtime.ending import Ending
@@ -67,6 +68,7 @@ class Host:
         chance: Chance,
         loop: Loop,
         group: TaskGroup,
+        resources: Resources | None = None,
     ) -> None:
         self.store: Store = store
         self.lease: Lease = lease
@@ -77,8 +79,7 @@ class Host:
         self.loop: Loop = loop
         self.group: TaskGroup = group
         self.committer: Committer = Committer(store, lease.fence, limits.batch_max, self.on_stop)
-        recheck_s = getattr(clock, "recheck_s", 1.0)
-        self.timers: Timers = Timers(clock.wall, loop, recheck_s)
+        self.timers: Timers = Timers(clock.wall, loop, getattr(clock, "recheck_s", 1.0))
         self.deadlines: Timers = Timers(clock.monotonic, loop, math.inf)
         self.workers: Workers = Workers(group, loop)
         self.threads: Threads = Threads(limits, loop)
@@ -87,6 +88,7 @@ class Host:
         self.loading: Loading = Loading(self)
         self.context: Context = copy_context()
         self.context.run(current.set, Mark())
+        self.resources: Resources = (resources or Resources()).entered(self.context)
         self.resident: dict[int, Activation] = {}
         self.by_address: dict[Address, Activation] = {}
         self.results: dict[int, list[Waiter]] = {}
@@ -178,7 +180,7 @@ class Host:
 
     def cycle(self, asker: int, target: int) -> list[str] | None:
         """The circle that this ask would close, or None."""
-        path, seen, todo = {asker: ""}, {asker}, [(target, [asker, target])]
+        seen, todo = {asker}, [(target, [asker, target])]
         while todo:
             run, trail = todo.pop()
             if run == asker:
@@ -186,7 +188,6 @@ class Host:
             if run not in seen:
                 seen.add(run)
                 todo.extend((nxt, [*trail, nxt]) for nxt in self.asks.get(run, {}).values())
-        del path
         return None
 
     # --- who is in memory -----------------------------------------------------------------------------------------------

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from actorflow.actor import Actor, Kind
 from actorflow.clock import Chance, Clock, SystemClock
-from actorflow.errors import BadDefinition, OutsideTurn, StoreStopped
+from actorflow.embedding import apps, signals
+from actorflow.embedding.asgi import AsgiApp, WithRuntime
+from actorflow.errors import BadDefinition, NotRunning, StoreStopped
 from actorflow.operations import Operations
 from actorflow.policies.limits import Limits
-from actorflow.records import Commit, Write
-from actorflow.runtime.calls import Abandonable
+from actorflow.resources import Resources
+from actorflow.runtime.draining import Drained, drain
 from actorflow.runtime.front import Front
 from actorflow.runtime.host import Host
 from actorflow.runtime.loops import current_loop
@@ -25,18 +27,17 @@ from actorflow.runtime.place import Announces
 from actorflow.runtime.socket import Server, take
 from actorflow.stores import Durability, Store, open_store
 
-log: logging.Logger = logging.getLogger("actorflow")
-
 
 class Runtime(Front):
     """Runs workflows over one store, from `async with` to its end.
 
     On entry it takes the store (one holder at a time), and every run that was under way goes on by itself. On exit nothing
-    new begins, running steps get `limits.drain_s` to finish, and the rest is left to the next holder.
+    new begins, running steps get `limits.drain_s` to finish, and the rest is left to the next holder: see `drained`.
 
     Args:
         url: `sqlite:///file.db`, `sqlite:////absolute/file.db` or `memory://`.
         actors: The classes it runs.
+        resources: What fields and parameters declared `resource()` are filled with, found by their annotations.
         durability: "full" survives a power cut, "normal" only the process.
         standby: If another process holds the store, wait for it instead of raising `StoreBusy`.
         limits: Every bound.
@@ -44,8 +45,10 @@ class Runtime(Front):
         store: A store object instead of the one that *url* names.
         socket: Whether a `Client` in another process can reach it (a store in a file only).
 
+    Raises:
+        BadDefinition: A class cannot be stored as it is, or one of its resources is missing.
+
     Raises (on entry):
-        BadDefinition: A class cannot be stored as it is.
         StoreBusy, StoreBroken, StoreTooNew, StoreUnavailable: The store cannot be had; nothing was written.
     """
 
@@ -54,6 +57,7 @@ class Runtime(Front):
         url: str = "memory://",
         *,
         actors: Sequence[type[Actor]],
+        resources: Sequence[object] = (),
         durability: Durability = "full",
         standby: bool = False,
         limits: Limits | None = None,
@@ -64,6 +68,9 @@ class Runtime(Front):
     ) -> None:
         self._store = store if store is not None else open_store(url, durability=durability)
         self._kinds = _registered(actors)
+        self._resources = Resources.of(resources)
+        for kind in self._kinds.values():
+            self._resources.bind(kind.name, kind.cls.__qualname__, kind.resources)
         self._standby = standby
         self._limits = limits or Limits()
         self._clock: Clock = clock or SystemClock()
@@ -74,6 +81,10 @@ class Runtime(Front):
         self._held: anyio.CancelScope  #: made on entry: a Runtime may be built where no loop runs
         self._socket = socket
         self._server: Server | None = None
+        self._at_once: anyio.Event
+        self._given_back: anyio.Event
+        self._app: object = None  #: where it was installed
+        self.drained: Drained | None = None  #: what was left, once it has closed
 
     # --- life -----------------------------------------------------------------------------------------------------------
 
@@ -82,6 +93,7 @@ class Runtime(Front):
             raise BadDefinition("a Runtime is entered once; make another one.")
         lease = await take(self._store, now=self._clock.wall(), standby=self._standby)
         self._held = anyio.CancelScope(shield=True)
+        self._at_once, self._given_back = anyio.Event(), anyio.Event()
         outer = self._group = anyio.create_task_group()
         await outer.__aenter__()
         group: TaskGroup = await outer.start(self._hold)
@@ -94,6 +106,7 @@ class Runtime(Front):
             chance=self._chance,
             loop=current_loop(),
             group=group,
+            resources=self._resources,
         )
         self._operators = Operators(host)
         try:
@@ -114,10 +127,8 @@ class Runtime(Front):
     ) -> None:
         assert self._group is not None
         assert self._host is not None
-        self._close_door()
         try:
-            with anyio.CancelScope(shield=True):
-                await self._drain(self._host)
+            await self.drain()
         finally:
             self._held.cancel()
             if not isinstance(error, anyio.get_cancelled_exc_class()):
@@ -146,6 +157,7 @@ class Runtime(Front):
                 if self._host is not None:
                     self._host.committer.stop(StoreStopped("the runtime has shut down"))
                 await self._store.close()
+            self._given_back.set()
 
     async def _listen(self, operators: Operators, group: TaskGroup) -> None:
         """Let clients in, or say that none can come."""
@@ -161,47 +173,84 @@ class Runtime(Front):
         if self._server is not None:
             self._server.close()
 
-    async def _drain(self, host: Host) -> None:
-        """Begin nothing new; let running steps finish and record them; leave the rest to the next holder."""
-        host.closing = True
-        working: list[Abandonable] = []
-        left = set(host.resident.values())
-        for activation in list(left):
-            calls = (*activation.calls.values(), *activation.halted)
-            working.extend(call for call in calls if isinstance(call, Abandonable))
-            if activation.stopping in (None, "restart"):
-                activation.halt("drain", [], lambda activation=activation: left.discard(activation))  # type: ignore[misc]
-            # Others are about to be paused or ended, or undo something, and then leave memory by themselves.
-        for timeout_s in (self._limits.drain_s, 1.0):
-            with anyio.move_on_after(timeout_s):
-                while left and host.committer.stopped is None:
-                    await anyio.sleep(0.005)
-                    left &= set(host.resident.values())
-            if left:
-                for call in working:
-                    call.drain()
-        released: list[Write] = []
-        for activation in host.resident.values():
-            if activation.status == "running":
-                released.append(activation.state("waiting", wake_at=0.0))
-            elif activation.status == "undoing":
-                released.append(host.ending.released(activation))
-        if released and host.committer.stopped is None:
-            host.committer.submit(Commit(tuple(released)), lambda _: None)
-        await host.committer.drain(within_s=self._limits.drain_s)
-        for activation in list(host.resident.values()):
-            host.remove(activation)
-        if host.threads.abandoned:
-            log.warning("%d threads of abandoned steps still run; the process may end only when they do", host.threads.abandoned)
-        for waiters in (*host.results.values(), *host.replies.values()):
-            for waiter in waiters:
-                waiter.status = "stopped"
-                waiter.signal.set()
-
     def _running(self) -> Host:
         if self._host is None or self._operators is None:
-            raise OutsideTurn("a Runtime that was not entered (`async with Runtime(...)`)")
+            raise NotRunning(
+                "this Runtime",
+                "Use it inside `async with runtime:`. One that was installed in an app begins when the server starts the app's "
+                "lifespan, after the app's own start-up: under a TestClient that is inside `with TestClient(app):`.",
+            )
         return self._host
+
+    # --- how a service embeds it ----------------------------------------------------------------------------------------
+
+    async def drain(self) -> Drained:
+        """Close now: what leaving `async with` does. From here on every verb raises `StoreStopped`.
+
+        On return the store is given back, so that another process can take it. A second call returns the same.
+        """
+        host = self._running()
+        self._close_door()
+        with anyio.CancelScope(shield=True):
+            self.drained = self.drained or await drain(host, self._at_once)
+            self._held.cancel()
+            await self._given_back.wait()
+        assert self.drained is not None
+        return self.drained
+
+    async def serve(self) -> Drained:
+        """Run until SIGTERM or SIGINT comes, then `drain`. For a service that has nothing else to do in its main task.
+
+        The second signal cuts the steps that still run, the third one has its usual effect. Under a web server the server
+        takes the signals, and the same happens when it ends the app's lifespan.
+
+        Raises:
+            StoreError: The store takes no more writes, as when another process took it.
+            BadDefinition: It was not called in the main thread, where signals arrive.
+        """
+        host = self._running()
+        if await signals.until_told(host.lost, self._at_once, self.drain):
+            assert self.drained is not None
+            return self.drained
+        assert host.committer.stopped is not None
+        raise host.committer.stopped
+
+    def install(self, app: Any) -> None:
+        """Run as long as that app does; to be called before it starts. It is found as `app.state.actorflow`.
+
+        Starlette, FastAPI and what derives from them, and Litestar. It begins after the app's own start-up, so that resumed
+        steps find what that made, and closes before the app's own shutdown. For another app use `asgi(app)`.
+
+        Raises:
+            BadDefinition: The kind of the app is not known, it has started, or it or this runtime is taken already.
+        """
+        apps.install(self, app, taken=self._taken())
+        self._app = app
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncGenerator[None]:
+        """For an app that has no other lifespan: `FastAPI(lifespan=runtime.lifespan)`, `Litestar(lifespan=[runtime.lifespan])`."""
+        apps.show(self, app)
+        async with self:
+            yield
+
+    def asgi(self, app: AsgiApp) -> WithRuntime:
+        """That ASGI app (Django's, or any), with this runtime running from the server's start-up to its shutdown.
+
+        It is found as `scope["actorflow"]`. An app that knows of no lifespan, as Django's, needs none; the server must.
+
+        Raises:
+            BadDefinition: This runtime is taken already.
+        """
+        if taken := self._taken():
+            raise BadDefinition(taken)
+        self._app = app
+        return WithRuntime(app, self)
+
+    def _taken(self) -> str | None:
+        if self._app is not None:
+            return f"this Runtime is installed in {self._app!r:.80} already. Make another one, or remove one of the calls."
+        return None if self._group is None else "this Runtime was entered already: install it instead of entering it."
 
     # --- what a service does --------------------------------------------------------------------------------------------
 
