@@ -15,6 +15,10 @@ from actorflow.attempt import current_step as current_step
 from actorflow.attempt import heartbeat as heartbeat
 from actorflow.checkpoint import checkpoint as checkpoint
 from actorflow.clock import Duration as Duration
+from actorflow.embedding.blocking import SyncAddress as SyncAddress
+from actorflow.embedding.blocking import SyncClient as SyncClient
+from actorflow.embedding.blocking import SyncRun as SyncRun
+from actorflow.embedding.blocking import SyncRuntime as SyncRuntime
 from actorflow.errors import Abort as Abort
 from actorflow.errors import ActorflowError as ActorflowError
 from actorflow.errors import AskTimeout as AskTimeout

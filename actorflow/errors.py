@@ -139,12 +139,12 @@ class OutsideTurn(Refused, RuntimeError):
         )
 
 
-class NotRunning(OutsideTurn):
-    """A runtime was used before it was entered, or after it was left."""
+class NotRunning(Refused, RuntimeError):
+    """A runtime was used where it does not run: before it was entered, or in a process or thread where it cannot be called."""
 
     def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(what)
-        self.args = (f"{what} is not running. {remedy}",)
+        self.what: str = what
+        super().__init__(f"{what} cannot be used here: it is not running. {remedy}")
 
 
 class NoResource(Refused, AttributeError):

@@ -229,7 +229,7 @@ class Runtime(Front):
 
     @asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncGenerator[None]:
-        """For an app that has no other lifespan: `FastAPI(lifespan=runtime.lifespan)`, `Litestar(lifespan=[runtime.lifespan])`."""
+        """For an app without a lifespan: `FastAPI(lifespan=runtime.lifespan)`, `Litestar(lifespan=[runtime.lifespan])`."""
         apps.show(self, app)
         async with self:
             yield
