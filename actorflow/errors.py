@@ -142,10 +142,6 @@ class OutsideTurn(Refused, RuntimeError):
 class NotRunning(Refused, RuntimeError):
     """A runtime was used where it does not run: before it was entered, or in a process or thread where it cannot be called."""
 
-    def __init__(self, what: str, remedy: str) -> None:
-        self.what: str = what
-        super().__init__(f"{what} cannot be used here: it is not running. {remedy}")
-
 
 class NoResource(Refused, AttributeError):
     """A `resource()` was wanted where there is none: says which one, why, and the remedy."""

@@ -36,9 +36,8 @@ class WithRuntime:
             return
         if not self._running:
             raise NotRunning(
-                "the runtime around this app",
-                "The server sent a request and no lifespan (or the request came after its end). Use a server that has lifespans "
-                "(uvicorn and hypercorn do; daphne does not), and do not switch them off (`--lifespan on`).",
+                "the runtime around this app is not running: the server sent a request and no lifespan, or a request after its "
+                "end. Use a server that has lifespans (uvicorn and hypercorn do; daphne does not), and do not switch them off."
             )
         scope[NAME] = self.runtime
         await self.app(scope, receive, send)

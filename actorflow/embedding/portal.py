@@ -95,13 +95,12 @@ class LoopThread(Generic[E]):
         """
         opened = self._opened
         if opened is None:
-            raise NotRunning(f"this {self._name}", "Use it as a context manager, or call `open()` first.")
+            raise NotRunning(f"this {self._name} is not open. Use it as a context manager, or call `open()` first.")
         if opened.process != os.getpid():
             raise NotRunning(
-                f"this {self._name}",
-                f"It was opened in process {opened.process}, and this one was forked from that: the thread and the store stayed "
-                f"there. Open it after the fork (gunicorn: `post_fork`, uWSGI: `@postfork`), in one process; others reach it "
-                f"with a `SyncClient`.",
+                f"this {self._name} was opened in process {opened.process}, and this process was forked from that one: its "
+                f"thread and its store stayed there. Open it after the fork (gunicorn: `post_fork`, uWSGI: `@postfork`), in one "
+                f"process; others reach that one with a `SyncClient`."
             )
         self._refuse_own_thread(opened)
         return opened
@@ -109,9 +108,9 @@ class LoopThread(Generic[E]):
     def _refuse_own_thread(self, opened: Opened[E]) -> None:
         if threading.get_ident() == opened.thread:
             raise NotRunning(
-                f"this {self._name}",
-                "It does run, but this is the thread of its event loop, and the call would wait for itself. An `async def` step awaits the verbs of a `Runtime` or `Client`; a plain `def` step "
-                "may block, for it has a thread of its own.",
+                f"this is the thread of the event loop of this {self._name}, and the call would block it and wait for itself. An "
+                f"`async def` step awaits the verbs of a `Runtime` or `Client`; a plain `def` step has a thread of its own and "
+                f"may block."
             )
 
     def call(self, verb: Callable[[E], Awaitable[T]]) -> T:
@@ -125,7 +124,7 @@ class LoopThread(Generic[E]):
         try:
             future = opened.portal.start_task_soon(verb, opened.entered)
         except RuntimeError:  # It was closed just now.
-            raise NotRunning(f"this {self._name}", "It was closed meanwhile.") from None
+            raise NotRunning(f"this {self._name} was closed while it was called.") from None
         try:
             return future.result()
         except CancelledError:

@@ -176,9 +176,9 @@ class Runtime(Front):
     def _running(self) -> Host:
         if self._host is None or self._operators is None:
             raise NotRunning(
-                "this Runtime",
-                "Use it inside `async with runtime:`. One that was installed in an app begins when the server starts the app's "
-                "lifespan, after the app's own start-up: under a TestClient that is inside `with TestClient(app):`.",
+                "this Runtime is not running: use it inside `async with runtime:`. One that was installed in an app begins when "
+                "the server starts the app's lifespan, after the app's own start-up; under a TestClient that is inside "
+                "`with TestClient(app):`."
             )
         return self._host
 
