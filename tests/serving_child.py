@@ -52,5 +52,6 @@ async def main(database: str, drain_s: float, step_s: float) -> None:
             steps = [entry.call for entry in await run.history() if entry.kind == "step"]
             print("left", drained.cut, drained.under_way, len(steps), (await run.status()).crashes, flush=True)
 
+
 if __name__ == "__main__":
     anyio.run(main, sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), backend=sys.argv[4])
