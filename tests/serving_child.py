@@ -9,6 +9,7 @@ import signal
 import sys
 
 import anyio
+import anyio.lowlevel
 
 from actorflow import Limits, Runtime, Workflow, step
 
@@ -36,7 +37,7 @@ class Job(Workflow[str]):
 
 async def say_when_it_listens() -> None:
     while signal.getsignal(signal.SIGINT) is signal.default_int_handler or signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        await anyio.sleep(0.001)
+        await anyio.lowlevel.checkpoint()
     print("serving", flush=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import pytest
@@ -42,12 +42,12 @@ class Noted(Runtime):
         super().__init__(url, actors=[Double])
         self.notes = notes
 
-    async def __aenter__(self) -> Noted:
+    async def __aenter__(self) -> Self:
         await super().__aenter__()
         self.notes.append("runtime begins")
         return self
 
-    async def __aexit__(self, *error: Any) -> None:
+    async def __aexit__(self, *error: Any) -> None:  # noqa: PYI036  (as it came)
         await super().__aexit__(*error)
         self.notes.append("runtime ends")
 
@@ -337,7 +337,7 @@ async def test_an_app_that_has_started_takes_no_runtime(kind: str) -> None:
     app = starlette_app([], kind)
 
     async with Server(app).running():
-        with pytest.raises(BadDefinition, match="has started already.*Call install where the app is made"):
+        with pytest.raises(BadDefinition, match=r"has started already.*Call install where the app is made"):
             Noted([]).install(app)
 
     assert not hasattr(app.state, "actorflow")
@@ -351,7 +351,7 @@ async def test_an_app_takes_one_runtime_and_a_runtime_one_app() -> None:
         Noted([]).install(app)
     with pytest.raises(BadDefinition, match="has a runtime already"):
         runtime.install(app)
-    with pytest.raises(BadDefinition, match="is installed in <starlette.* already"):
+    with pytest.raises(BadDefinition, match=r"is installed in <starlette.* already"):
         runtime.install(starlette_app([], "starlette"))
     with pytest.raises(BadDefinition, match="is installed in"):
         runtime.asgi(app)

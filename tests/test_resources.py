@@ -206,7 +206,7 @@ async def test_a_template_may_carry_one_for_its_own_tests() -> None:
 
 async def test_a_step_in_a_process_has_none_and_the_run_pauses_with_the_remedy() -> None:
     async with shop(Far, resources=[Http()]) as runtime:
-        with pytest.raises(RunPaused, match='in a step with `run_in="process"`. Pass the object as an argument there'):
+        with pytest.raises(RunPaused, match=r'in a step with `run_in="process"`\. Pass the object as an argument there'):
             await (await runtime.start(Far(), key="1")).result()
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -83,7 +84,7 @@ async def test_a_drain_lets_the_running_step_finish_and_leaves_the_rest(gate: Ga
             await gate.entered.wait()
             async with anyio.create_task_group() as group:
                 group.start_soon(runtime.drain)
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 gate.open.set()
             with pytest.raises(StoreStopped):
                 await runtime.start(Waiting(), key="late")
@@ -154,7 +155,7 @@ async def test_the_first_signal_drains_and_the_second_cuts(gate: Gate) -> None:
         await gate.entered.wait()
         signal.raise_signal(signal.SIGTERM)
         while not runtime._running().closing:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         signal.raise_signal(signal.SIGINT)
 
     with anyio.fail_after(30):

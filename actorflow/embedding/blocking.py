@@ -37,27 +37,28 @@ P = ParamSpec("P")
 
 
 class SyncAddress(Generic[A_co]):
-    """An `Address` for code that blocks."""
+    """An `Address` for code that blocks. It outlives a `close`: after the next `open` it leads to the same actor."""
 
-    def __init__(self, loop: LoopThread[Any], handle: Address[A_co]) -> None:
+    def __init__(self, loop: LoopThread[Front], actor: type[A_co], key: str) -> None:
         self._loop = loop
-        self._handle = handle
+        self._actor = actor
+        self._to: Address[A_co] = Address(actor, key)
 
-    def _wait(self, verb: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return self._loop.call(lambda _: verb())
+    def _wait(self, verb: Callable[[Address[A_co]], Coroutine[Any, Any, T]]) -> T:
+        return self._loop.call(lambda front: verb(front.at(self._actor, self.key)))
 
     @property
     def kind(self) -> str:
         """The registered name of its class."""
-        return self._handle.kind
+        return self._to.kind
 
     @property
     def key(self) -> str:
         """Which one of its kind."""
-        return self._handle.key
+        return self._to.key
 
     def __str__(self) -> str:
-        return str(self._handle)
+        return str(self._to)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self})"
@@ -66,24 +67,25 @@ class SyncAddress(Generic[A_co]):
         return isinstance(other, SyncAddress) and self._at() == other._at()  # pyright: ignore[reportUnknownMemberType]
 
     def __hash__(self) -> int:
-        return hash(self._handle)
+        return hash(self._to)
 
     def _at(self) -> Address[Any]:
-        return self._handle
+        return self._to
 
     def tell(self, message: Message[Any], *, key: str | None = None, after: Duration | None = None) -> None:
         """Put a message into the mailbox; on return it is durable and will be handled once."""
-        self._wait(lambda: self._handle.tell(message, key=key, after=after))
+        self._wait(lambda to: to.tell(message, key=key, after=after))
 
     def ask(self, message: Message[T], *, within: Duration = "5s", key: str | None = None) -> T:
         """Put a message into the mailbox and wait for its reply, which is durable when it is seen."""
-        return self._wait(lambda: self._handle.ask(message, within=within, key=key))
+        return self._wait(lambda to: to.ask(message, within=within, key=key))
 
 
 class SyncRun(SyncAddress[W_co]):
     """A `Run` for code that blocks."""
 
-    _handle: Run[W_co]
+    def _run(self, verb: Callable[[Run[W_co]], Coroutine[Any, Any, T]]) -> T:
+        return self._loop.call(lambda front: verb(front.run(self._actor, self.key)))
 
     def result(self: SyncRun[Workflow[T]], *, within: Duration | None = None, wait_paused: bool = False) -> T:
         """Wait for the end; the value that `run()` returned.
@@ -98,60 +100,61 @@ class SyncRun(SyncAddress[W_co]):
         """
         within_s = None if within is None else seconds(within)
 
-        async def result() -> T:
+        async def result(run: Run[Workflow[T]]) -> T:
             with anyio.move_on_after(within_s):
-                return await self._handle.result(wait_paused=wait_paused)
+                return await run.result(wait_paused=wait_paused)
             raise TimeoutError(f"{self} has not ended within {within_s:g} s; it goes on.")
 
-        return self._wait(result)
+        return self._run(result)
 
     def query(self, q: Callable[Concatenate[W_co, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Ask a `@query`; it reads the last durable view."""
-        return self._wait(lambda: self._handle.query(q, *args, **kwargs))
+        return self._run(lambda run: run.query(q, *args, **kwargs))
 
     def fork(self, key: str, *, at: int | None = None, input: W_co | None = None, keep: bool = False) -> SyncRun[W_co]:
         """A new run from this one's past."""
-        return SyncRun(self._loop, self._wait(lambda: self._handle.fork(key, at=at, input=input, keep=keep)))
+        fork = self._run(lambda run: run.fork(key, at=at, input=input, keep=keep))
+        return SyncRun(self._loop, self._actor, fork.key)
 
     def status(self) -> RunInfo:
         """What there is to say of it, progress of its loops included."""
-        return self._wait(self._handle.status)
+        return self._run(lambda run: run.status())
 
     def cancel(self, why: str = "cancelled by an operator") -> bool:
         """Cancel it: no new step starts, what was done is undone. False if it had ended."""
-        return self._wait(lambda: self._handle.cancel(why))
+        return self._run(lambda run: run.cancel(why))
 
     def pause(self) -> None:
         """Nothing new starts; running steps finish and are recorded."""
-        self._wait(self._handle.pause)
+        self._run(lambda run: run.pause())
 
     def resume(self) -> None:
         """Go on from the journal, with a new budget."""
-        self._wait(self._handle.resume)
+        self._run(lambda run: run.resume())
 
     def retry(self) -> None:
         """Perform the failed call that its report names once more, and go on from there."""
-        self._wait(self._handle.retry)
+        self._run(lambda run: run.retry())
 
     def skip(self, value: Any = None) -> None:
         """Record *value* as the outcome of the failed call that its report names, and go on from there."""
-        self._wait(lambda: self._handle.skip(value))
+        self._run(lambda run: run.skip(value))
 
     def decide(self, call: str, decision: Landed[Any] | RunAgain | GiveUp) -> None:
         """Say what became of an interrupted step; *call* is as its report names it."""
-        self._wait(lambda: self._handle.decide(call, decision))
+        self._run(lambda run: run.decide(call, decision))
 
     def history(self, *, after: int = 0, limit: int = 1_000) -> tuple[HistoryEntry, ...]:
         """What happened to it, in order; *after* is the `seq` of the last one seen."""
-        return self._wait(lambda: self._handle.history(after=after, limit=limit))
+        return self._run(lambda run: run.history(after=after, limit=limit))
 
     def why(self) -> str:
         """One sentence: what it waits for and what comes next."""
-        return self._wait(self._handle.why)
+        return self._run(lambda run: run.why())
 
     def prune(self) -> None:
         """Delete it, once it has ended. Its key stays used."""
-        self._wait(self._handle.prune)
+        self._run(lambda run: run.prune())
 
 
 class SyncFront:
@@ -184,16 +187,16 @@ class SyncFront:
 
     def start(self, workflow: W, *, key: str, on_conflict: OnConflict = "join", deadline: Duration | None = None) -> SyncRun[W]:
         """Accept a run; it is durable on return and will come to its end, whatever happens to this process."""
-        handle = self._loop.call(lambda front: front.start(workflow, key=key, on_conflict=on_conflict, deadline=deadline))
-        return SyncRun(self._loop, handle)
+        self._loop.call(lambda front: front.start(workflow, key=key, on_conflict=on_conflict, deadline=deadline))
+        return SyncRun(self._loop, type(workflow), key)
 
     def at(self, actor: type[A], key: str) -> SyncAddress[A]:
         """The actor of that class with that key."""
-        return SyncAddress(self._loop, self._loop.opened().entered.at(actor, key))
+        return SyncAddress(self._loop, actor, key)
 
     def run(self, workflow: type[W], key: str) -> SyncRun[W]:
         """The run of that class with that key; whether there is one is found out by the first verb."""
-        return SyncRun(self._loop, self._loop.opened().entered.run(workflow, key))
+        return SyncRun(self._loop, workflow, key)
 
     def runs(self, query: RunQuery | None = None, /, **filters: Any) -> Page:
         """Runs that match, newest first, a page at a time: pass `before_id=page.next` for the next one."""
