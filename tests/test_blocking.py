@@ -124,7 +124,7 @@ ACTORS = [Sum, Fails, Aborts, Inward]
 
 @pytest.fixture(params=["asyncio", "trio"])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    return request.param  # type: ignore[no-any-return]
+    return request.param
 
 
 @pytest.fixture

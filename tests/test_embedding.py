@@ -439,10 +439,10 @@ async def test_django_under_asgi_runs_inside_the_wrapper(anyio_backend: str) -> 
     django = pytest.importorskip("django")
     if anyio_backend == "trio":
         pytest.skip("Django needs asyncio")
-    from django.conf import settings
-    from django.core.asgi import get_asgi_application
-    from django.http import HttpResponse
-    from django.urls import path
+    from django.conf import settings  # type: ignore[import-untyped]
+    from django.core.asgi import get_asgi_application  # type: ignore[import-untyped]
+    from django.http import HttpResponse  # type: ignore[import-untyped]
+    from django.urls import path  # type: ignore[import-untyped]
 
     async def get(request: Any, key: str) -> Any:
         run = await request.scope["actorflow"].start(Double(7), key=key)

@@ -61,7 +61,7 @@ def fetch_in_thread(what: str, http: Http = resource()) -> str:
 
 @step
 async def look(what: str) -> str:
-    return resource_of(Http).get(what) + await anyio.to_thread.run_sync(resource_of(Gets).get, "!")
+    return resource_of(Http).get(what) + await anyio.to_thread.run_sync(resource_of(Gets).get, "!")  # type: ignore[type-abstract]
 
 
 @step(run_in="process")

@@ -17,7 +17,6 @@ import anyio.to_thread
 import pytest
 
 from actorflow import Drained, Limits, Message, NotRunning, Runtime, StoreStopped, Workflow, step
-from actorflow.embedding import signals
 from actorflow.errors import BadDefinition, FenceLost
 from actorflow.stores.memory import MemoryStore
 
@@ -183,7 +182,7 @@ async def test_where_a_loop_has_no_signals_a_service_runs_until_it_is_cancelled(
     def none(*_: object) -> object:
         raise NotImplementedError
 
-    monkeypatch.setattr(signals.anyio, "open_signal_receiver", none)
+    monkeypatch.setattr("actorflow.embedding.signals.anyio.open_signal_receiver", none)
     async with Runtime(actors=ACTORS) as runtime:
         with anyio.move_on_after(0.05) as scope:
             await runtime.serve()
