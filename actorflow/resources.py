@@ -71,6 +71,7 @@ class Resources:
     """The resources of one runtime."""
 
     given: tuple[object, ...] = ()
+    _found: dict[type[Any], object] = field(factory=dict[type[Any], object], init=False)  #: by the class that was wanted
     _fields: dict[str, dict[str, object]] = field(factory=dict[str, dict[str, object]], init=False)  #: by kind
 
     @classmethod
@@ -105,9 +106,12 @@ class Resources:
         Raises:
             NoResource: There is none, there are several, or *wanted* is no class.
         """
+        if isinstance(wanted, type) and wanted in self._found:
+            return self._found[wanted]
         of, said = _class_of(wanted), _said(wanted)
         found = [each for each in self.given if isinstance(each, of)]
         if len(found) == 1:
+            self._found[of] = found[0]
             return found[0]
         if found:
             kinds = ", ".join(type(each).__qualname__ for each in found)

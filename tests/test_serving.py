@@ -130,6 +130,21 @@ def test_a_report_names_a_bounded_number_of_runs_in_the_log() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_store_that_cannot_be_closed_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = MemoryStore()
+
+    async def close() -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(memory, "close", close)
+    with anyio.fail_after(30), pytest.raises(ExceptionGroup) as raised:
+        async with Runtime(actors=ACTORS, store=memory):
+            pass
+
+    assert raised.group_contains(OSError, match="gone")
+
+
+@pytest.mark.anyio
 async def test_a_runtime_that_was_not_entered_neither_serves_nor_drains() -> None:
     runtime = Runtime(actors=ACTORS)
 

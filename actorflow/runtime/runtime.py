@@ -156,8 +156,10 @@ class Runtime(Front):
             with anyio.CancelScope(shield=True):
                 if self._host is not None:
                     self._host.committer.stop(StoreStopped("the runtime has shut down"))
-                await self._store.close()
-            self._given_back.set()
+                try:
+                    await self._store.close()
+                finally:
+                    self._given_back.set()
 
     async def _listen(self, operators: Operators, group: TaskGroup) -> None:
         """Let clients in, or say that none can come."""
