@@ -16,6 +16,10 @@ from actorflow.attempt import current_step as current_step
 from actorflow.attempt import heartbeat as heartbeat
 from actorflow.checkpoint import checkpoint as checkpoint
 from actorflow.clock import Duration as Duration
+from actorflow.embedding.blocking import SyncAddress as SyncAddress
+from actorflow.embedding.blocking import SyncClient as SyncClient
+from actorflow.embedding.blocking import SyncRun as SyncRun
+from actorflow.embedding.blocking import SyncRuntime as SyncRuntime
 from actorflow.errors import Abort as Abort
 from actorflow.errors import ActorflowError as ActorflowError
 from actorflow.errors import ActorPaused as ActorPaused
@@ -37,7 +41,9 @@ from actorflow.errors import HandlerTimeout as HandlerTimeout
 from actorflow.errors import InvalidState as InvalidState
 from actorflow.errors import KeyTaken as KeyTaken
 from actorflow.errors import MailboxFull as MailboxFull
+from actorflow.errors import NoResource as NoResource
 from actorflow.errors import NotEncodable as NotEncodable
+from actorflow.errors import NotRunning as NotRunning
 from actorflow.errors import OutsideTurn as OutsideTurn
 from actorflow.errors import RunCancelled as RunCancelled
 from actorflow.errors import RunEnded as RunEnded
@@ -69,7 +75,10 @@ from actorflow.policies.failure import FailureReport as FailureReport
 from actorflow.policies.limits import Limits as Limits
 from actorflow.policies.restarts import Backoff as Backoff
 from actorflow.policies.retry import Retry as Retry
+from actorflow.resources import resource as resource
+from actorflow.resources import resource_of as resource_of
 from actorflow.runtime import Client as Client
+from actorflow.runtime import Drained as Drained
 from actorflow.runtime import Runtime as Runtime
 from actorflow.runtime.watchdog import Stall as Stall
 from actorflow.step import plain as plain

@@ -25,29 +25,24 @@ from typing import (
 )
 
 import attrs
-from attrs import define, field
 
 from actorflow.acting import Acting
 from actorflow.address import Address
 from actorflow.clock import Duration, seconds
-from actorflow.codec import Coder, RecordCoder, coder
+from actorflow.codec import RecordCoder, coder
 from actorflow.codec.forms import bindings, substitute
 from actorflow.errors import BadDefinition, OutsideTurn
-from actorflow.handler import Handler, handlers_of, has_handlers
+from actorflow.handler import handlers_of, has_handlers
 from actorflow.kernel.branches import here
-from actorflow.message import Message
+from actorflow.kind import KEY, Kind, Overflow
+from actorflow.resources import Unset, is_resource, resource
 from actorflow.step import Step, declaration
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-Overflow = Literal["reject", "wait", "drop_oldest", "drop_new"]
-"""What becomes of a message to a full mailbox: the sender gets `MailboxFull`, or waits; or the oldest, or it, is dropped."""
-
-_KEY = "~key"  #: where an instance keeps its own key: no field can be called that
 _KIND = "~kind"  #: where a class keeps what the runtime knows of it
 _VOLATILE = "actorflow_volatile"
-_SCALARS = frozenset((str, int, float, bool, bytes, type(None)))
 
 
 @overload
@@ -69,95 +64,7 @@ def query(method: Callable[P, T]) -> Callable[P, T]:
     return method
 
 
-@define(eq=False)
-class Kind:
-    """What the runtime knows of an actor class; worked out once, when the class is registered."""
-
-    cls: type[Any]
-    name: str
-    coder: RecordCoder
-    fields: tuple[str, ...]
-    attributes: frozenset[str]  #: all that an instance may carry: fields, volatile ones, and its key
-    returns: Any
-    outcome: Coder[Any]
-    queries: dict[str, Step]
-    fails: tuple[type[Exception], ...]
-    mailbox_max: int | None
-    passivate_after_s: float | None
-    handlers: dict[type[Message[Any]], Handler] | None = None  #: None: a workflow, which reads its mailbox itself
-    overflow: Overflow = "reject"
-    retention_s: float | None = None  #: how long the answers of keyed messages are kept; None is for ever
-    starts: bool = False  #: it has an `on_start` of its own
-    stops: bool = False  #: it has an `on_stop` of its own
-    _dispatch: dict[type[Any], Handler | None] = field(factory=dict[type[Any], "Handler | None"])
-
-    def handler_of(self, message: type[Any]) -> Handler | None:
-        """Who handles messages of that type: the handler of the nearest of its classes."""
-        if message not in self._dispatch:
-            named = (self.handlers or {}).get
-            self._dispatch[message] = next((found for of in message.__mro__ if (found := named(of)) is not None), None)
-        return self._dispatch[message]
-
-    def encode(self, instance: Any) -> bytes:
-        """The stored fields of an instance."""
-        return self.coder.encode(self.values(instance), self.name)
-
-    def values(self, instance: object) -> dict[str, Any]:
-        """Its stored fields.
-
-        Raises:
-            BadDefinition: It carries attributes that are no fields and would be lost.
-        """
-        values = vars(instance)
-        if not self.attributes.issuperset(values):
-            extra = sorted(values.keys() - self.attributes)
-            raise BadDefinition(
-                f"{self.name} has {', '.join(extra)} set, which are no fields and would be lost. Declare them in the "
-                f"class (`{extra[0]}: type`), or as `volatile(...)`."
-            )
-        return {name: values[name] for name in self.fields}
-
-    def build(self, fields: bytes, *, key: str) -> Any:
-        """A fresh instance from stored fields."""
-        values: dict[str, Any] = self.coder.decode(fields, f"fields of {self.name}/{key}")
-        instance = self.cls(**values)
-        object.__setattr__(instance, _KEY, key)
-        return instance
-
-
-def blank_kind(name: str) -> Kind:
-    """What stands for a class that is not registered: its runs can only be ended."""
-    return Kind(
-        cls=object, name=name, coder=RecordCoder({}), fields=(), attributes=frozenset(), returns=object, outcome=coder(object),
-        queries={}, fails=(), mailbox_max=None, passivate_after_s=None,
-    )  # fmt: skip
-
-
-@define(eq=False)
-class Fields:
-    """The stored fields of one live instance, as the driver sees them."""
-
-    kind: Kind
-    instance: Any
-
-    def parts(self) -> dict[str, bytes]:
-        return self.kind.coder.encode_each(self.kind.values(self.instance), self.kind.name)
-
-    def frozen(self) -> bool:
-        values: dict[str, Any] = self.instance.__dict__
-        return all(type(values[name]) in _SCALARS for name in self.kind.fields)
-
-    def assign(self, parts: dict[str, bytes]) -> None:
-        for name, part in parts.items():
-            value = self.kind.coder.decode_part(name, part, f"field {name} of {self.kind.name}")
-            object.__setattr__(self.instance, name, value)
-
-    def view(self) -> bytes:
-        """All of them, encoded."""
-        return self.kind.encode(self.instance)
-
-
-@dataclass_transform(eq_default=False, field_specifiers=(attrs.field, volatile))
+@dataclass_transform(eq_default=False, field_specifiers=(attrs.field, resource, volatile))
 class Actor(Acting):
     """Base of all actors. Fields are the state; annotate them, they are stored.
 
@@ -203,6 +110,9 @@ class Actor(Acting):
                 f"{cls.__qualname__} cannot be an actor: {error}. Annotate every field (`total: int = field(...)`), and put "
                 f"fields with defaults last or make the class `kw_only=True`."
             ) from error
+        for attribute in attrs.fields(cast("type[Any]", cls)):
+            if is_resource(attribute.metadata) and not attribute.inherited:
+                setattr(cls, attribute.name, Unset(cls.__qualname__, attribute.name))
 
     async def on_start(self) -> None:
         """A turn of every activation, before the first message; also after a restart."""
@@ -226,7 +136,7 @@ class Actor(Acting):
     @final
     def me(self) -> Address[Any]:
         """One's own address; only while the runtime drives this instance."""
-        key = vars(self).get(_KEY)
+        key = vars(self).get(KEY)
         if key is None:
             raise OutsideTurn("self.me")
         return Address(type(self), key)
@@ -319,7 +229,7 @@ def _kind_info(cls: type[Any]) -> Kind:
         raise BadDefinition(
             f"{cls.__qualname__}: its annotations cannot be read ({error}). Import the type where the class is."
         ) from error
-    stored = [a for a in attrs.fields(cls) if not a.metadata.get(_VOLATILE)]
+    stored = [a for a in attrs.fields(cls) if not (a.metadata.get(_VOLATILE) or is_resource(a.metadata))]
     types = {a.name: _closed(cls, "__annotations__", a.name, hints.get(a.name, Any)) for a in stored}
     for name, of in types.items():
         if _open(of):
@@ -332,7 +242,7 @@ def _kind_info(cls: type[Any]) -> Kind:
         name=cls.__kind__,
         coder=RecordCoder(types, {a.name: _default(a) for a in stored if a.default is not attrs.NOTHING}),
         fields=tuple(types),
-        attributes=frozenset((*(a.name for a in attrs.fields(cls)), _KEY)),
+        attributes=frozenset((*(a.name for a in attrs.fields(cls)), KEY)),
         returns=returns,
         outcome=coder(returns),
         queries={name: Step(member, name, localns=localns, receiver=_receiver(member)) for name, member in _queries(cls)},
@@ -344,7 +254,13 @@ def _kind_info(cls: type[Any]) -> Kind:
         retention_s=cls.__options__["retention"],
         starts=cls.on_start is not Actor.on_start,
         stops=cls.on_stop is not Actor.on_stop,
+        resources=_resources(cls, hints),
     )
+
+
+def _resources(cls: type[Any], hints: dict[str, Any]) -> dict[str, Any]:
+    names = [a.name for a in attrs.fields(cls) if is_resource(a.metadata)]
+    return {name: _closed(cls, "__annotations__", name, hints.get(name, Any)) for name in names}
 
 
 def _default(attribute: attrs.Attribute[Any]) -> Callable[[], Any]:

@@ -139,6 +139,14 @@ class OutsideTurn(Refused, RuntimeError):
         )
 
 
+class NotRunning(Refused, RuntimeError):
+    """A runtime was used where it does not run: before it was entered, or in a process or thread where it cannot be called."""
+
+
+class NoResource(Refused, AttributeError):
+    """A `resource()` was wanted where there is none: says which one, why, and the remedy."""
+
+
 class StepInsideStep(Refused, RuntimeError):
     """A step or a verb was called inside a step."""
 

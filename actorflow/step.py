@@ -24,6 +24,7 @@ from actorflow.kernel.requests import Request
 from actorflow.policies import retry as retrying
 from actorflow.policies.retry import Retry
 from actorflow.records import Entry
+from actorflow.resources import injected
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -229,8 +230,7 @@ def steps_called(name: str) -> list[Step]:
 
 def plain(fn: Callable[P, Coroutine[object, None, T]]) -> Callable[P, Any]:
     """The function behind a step: calling it records nothing, retries nothing and undoes nothing."""
-    found = declaration(fn)
-    return found.fn if found is not None else fn
+    return cast("Callable[P, Any]", getattr(declaration(fn), "fn", fn))
 
 
 class StepMaker(Protocol):
@@ -340,7 +340,7 @@ def _make(fn: Callable[..., Any], localns: dict[str, Any] | None, options: dict[
         )
     _check_options(name, options)
     return Step(
-        fn,
+        injected(fn, localns, options["run_in"]),
         name,
         was=tuple(options["was"]),
         fails=tuple(options["fails"]),

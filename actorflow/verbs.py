@@ -17,6 +17,7 @@ from actorflow.kernel.requests import Request
 from actorflow.message import Message, decode_message
 from actorflow.policies.cursor import Progress, SetAside
 from actorflow.records import Address, Entry
+from actorflow.resources import injected
 from actorflow.step import Step, declaration
 
 _progress = coder(Progress)
@@ -156,7 +157,7 @@ def callee(do: Callable[[Any], Any]) -> Step:
     function.
     """
     if not isinstance(do, partial):
-        return declaration(do) or Step(do, str(getattr(do, "__qualname__", "item")))
+        return declaration(do) or Step(injected(do), str(getattr(do, "__qualname__", "item")))
     inner = declaration(do.func)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     if inner is None:
         return Step(do, str(getattr(do.func, "__qualname__", "item")))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]

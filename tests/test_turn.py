@@ -13,7 +13,6 @@ from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actorflow.actor import Fields
 from actorflow.checkpoint import checkpoint
 from actorflow.errors import (
     AgainMisplaced,
@@ -29,6 +28,7 @@ from actorflow.kernel.branches import Branch, driven, driver
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.requests import Again, Asked, Broken, Closing, Finished, Gather, Join, Request, Stretch
 from actorflow.kernel.turn import Turn
+from actorflow.kind import Fields
 from actorflow.records import Entry, Event
 from actorflow.step import plain, step
 from actorflow.workflow import Workflow, gather

@@ -213,12 +213,12 @@ class Peek(Message[int], kind="peek-of-watchdog"): ...
 class Blocking(Actor):
     @handler
     async def compute(self, m: Slow) -> int:
-        time.sleep(0.2)
+        time.sleep(0.2)  # noqa: ASYNC251  (it blocks on purpose)
         return 1
 
     @handler(readonly=True)
     async def look(self, m: Peek) -> int:
-        time.sleep(0.2)
+        time.sleep(0.2)  # noqa: ASYNC251  (it blocks on purpose)
         return 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from actorflow.runtime.client import Client
+from actorflow.runtime.draining import Drained
 from actorflow.runtime.runtime import Runtime
 
-__all__ = ["Client", "Runtime"]
+__all__ = ["Client", "Drained", "Runtime"]

@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from actorflow.actor import Fields, Kind
 from actorflow.errors import ActorflowError, StoreError
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.mailbox import Mailbox
 from actorflow.kernel.requests import Again, Asked, Broken, Finished, Note, Stretch
 from actorflow.kernel.turn import Turn
+from actorflow.kind import Fields, Kind
 from actorflow.policies.failure import FailureReport, pause_reason
 from actorflow.records import (
     Address,
@@ -99,7 +99,8 @@ class Activation(Commits):
 
     def replay(self) -> Stretch:
         """Drive the code from the top over what is recorded."""
-        instance = self.kind.build(self._fields_at_start, key=self.run.key)
+        given = self.host.resources.fields(self.run.kind)
+        instance = self.kind.build(self._fields_at_start, key=self.run.key, resources=given)
         self.fields = Fields(self.kind, instance)
         self.turn = Turn(
             instance.run(),
@@ -280,17 +281,15 @@ class Activation(Commits):
         self.stopping = None
         self.serve()
 
-    def retire(self, done: Callable[[], object]) -> None:
+    def retire(self, done: Callable[[], object], *, why: str = "leave") -> None:
         """Finish what runs, say what is to be said, then *done*."""
 
         def finished() -> None:
             writes: list[Write] = []
             self.last_words(writes)
-            if self.status == "running":
-                writes.append(self.state("waiting", wake_at=0.0))
             self.submit(writes, done)
 
-        self.halt("leave", [], finished)
+        self.halt(why, [], finished)
 
     def last_words(self, writes: list[Write]) -> None:
         """It leaves memory in an orderly way."""

@@ -15,10 +15,10 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import evolve
 
-from actorflow.actor import Kind
 from actorflow.clock import Chance, SystemClock
 from actorflow.errors import InvalidState, MailboxFull, RunEnded, RunPaused
 from actorflow.failures import decode_failure
+from actorflow.kind import Kind
 from actorflow.policies.limits import Limits
 from actorflow.records import ENDED, Address, Envelope, Lease, Loaded, Run, SetState, Wake, Write
 from actorflow.runtime import reports

@@ -283,11 +283,12 @@ class Attempt(Abandonable):
         if cancel:
             self.activation.host.workers.cancel(self._job)
 
-    def drain(self) -> None:
-        """The runtime leaves: cancel what still runs. As if the process had died, but nobody counts it."""
+    def drain(self) -> bool:
         self._discards_cancel = True
-        if self._job is not None:
-            self.activation.host.workers.cancel(self._job)
+        if self._job is None:
+            return False
+        self.activation.host.workers.cancel(self._job)
+        return True
 
     def abandon(self) -> list[Write]:
         self._stopped = None

@@ -204,8 +204,10 @@ class Stopper:
 class Abandonable(Call):
     """A call whose work may outlive its cancellation."""
 
-    def drain(self) -> None:
-        """The runtime leaves: cancel what still runs. As if the process had died, but nobody counts it."""
+    def drain(self) -> bool:
+        """The runtime leaves: cancel what still runs, and say whether anything did. As if the process had died, but nobody
+        counts it."""
+        return False
 
     def abandon(self) -> list[Write]:
         """Its grace is over: what to record; whatever it says later is dropped."""

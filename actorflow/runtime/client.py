@@ -15,9 +15,10 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field
 
-from actorflow.actor import Actor, Kind
+from actorflow.actor import Actor
 from actorflow.clock import Duration, seconds
 from actorflow.errors import AskTimeout, BadDefinition, FateUnknown, OutsideTurn, StoreBusy
+from actorflow.kind import Kind
 from actorflow.operations import Operations
 from actorflow.policies.limits import Limits
 from actorflow.runtime import alone

@@ -23,6 +23,7 @@ from actorflow.policies.failure import FailureReport
 from actorflow.policies.retry import RetryAfter
 from actorflow.policies.saga import Undo
 from actorflow.records import URGENT, Bury, Commit, Entry, Envelope, Event, Identity, Run, RunStatus, SetEnd, Wake, Write
+from actorflow.resources import injected
 from actorflow.runtime import reports
 from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.calls import REPEAT_S
@@ -291,7 +292,7 @@ class _Undoing:
         fn = found.undo if found is not None and entry.kind == "step" else (found.fn if found is not None else None)
         if fn is None:
             return self.pause(f"step {entry.ref} has no undo any more, or cannot be imported")
-        step = declaration(fn) or Step(fn, getattr(fn, "__qualname__", "undo"))
+        step = declaration(fn) or Step(injected(fn), getattr(fn, "__qualname__", "undo"))
         identity = Identity(self.undo.branch, step.name, 0)
         arguments = self._arguments(found, step) if entry.kind == "step" and found is not None else self._child_key()
         if arguments is None:
@@ -346,6 +347,7 @@ class _Undoing:
         info = StepInfo(key=self.host.idempotency_key(self.activation, identity), name=step.name, attempt=number)
         context = copy_context()
         context.run(current.set, info)
+        self.host.resources.entered(context)
         with anyio.CancelScope() as scope:
 
             def begun() -> None:

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from actorflow.acting import Terminated
-from actorflow.actor import Fields, Kind
 from actorflow.errors import ActorflowError, AskExpired, HandlerTimeout, UnknownMessage
 from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import Again, Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
+from actorflow.kind import Fields, Kind
 from actorflow.message import Message, decode_message
 from actorflow.records import Address, Entry, Envelope, Event, Loaded, RunStatus, SetAsideEntries, SetRound, Write
 from actorflow.runtime import outcomes, reports
@@ -63,7 +63,9 @@ class ActorActivation(Activation):
         if self.stopping is not None:
             return
         try:
-            self.instance = self.kind.build(self.state_bytes, key=self.run.key)
+            self.instance = self.kind.build(
+                self.state_bytes, key=self.run.key, resources=self.host.resources.fields(self.run.kind)
+            )
         except Exception as error:  # noqa: BLE001  (whatever a validator of today's class raises)
             self.pause("undecodable", reports.plain("undecodable", f"{type(error).__qualname__}: {error}", str(self)), [])
             return
@@ -232,6 +234,8 @@ class ActorActivation(Activation):
 
     def last_words(self, writes: list[Write]) -> None:
         """`on_stop`, if it says anything at once."""
+        if self.status == "running" and self.stopping is not None:
+            writes.append(self.state("waiting", wake_at=0.0))
         if not self.kind.stops or self.handling is not None or not self.started or self._said:
             return
         self._said = True
@@ -289,7 +293,7 @@ class ActorActivation(Activation):
         self.handling = None
         if hasattr(self, "turn"):
             self.host.loop.hidden(self.turn.drop)
-        self.instance = self.kind.build(self.state_bytes, key=self.run.key)
+        self.instance = self.kind.build(self.state_bytes, key=self.run.key, resources=self.host.resources.fields(self.run.kind))
         self.fields = Fields(self.kind, self.instance)
 
     def try_again(self, delay_s: float, *, reload: bool) -> None:

@@ -12,13 +12,13 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import evolve
 
-from actorflow.actor import Kind, blank_kind
 from actorflow.attempt import Mark, current, idempotency_key
 from actorflow.clock import Chance, Clock
 from actorflow.codec import check_size
 from actorflow.errors import StoreError, Undecodable
 from actorflow.failures import split_answer
 from actorflow.kernel.journal import entry as new_entry
+from actorflow.kind import Kind, blank_kind
 from actorflow.policies.limits import Limits
 from actorflow.records import (
     ENDED,
@@ -35,6 +35,7 @@ from actorflow.records import (
     Wake,
     Write,
 )
+from actorflow.resources import Resources
 from actorflow.runtime import reports
 from actorflow.runtime.activation import Activation
 from actorflow.runtime.cast import Cast
@@ -72,6 +73,7 @@ class Host:
         loop: Loop,
         group: TaskGroup,
         tree: tuple[Supervisor, ...] = (),
+        resources: Resources | None = None,
     ) -> None:
         self.store: Store = store
         self.lease: Lease = lease
@@ -82,8 +84,7 @@ class Host:
         self.loop: Loop = loop
         self.group: TaskGroup = group
         self.committer: Committer = Committer(store, lease.fence, limits.batch_max, self.on_stop)
-        recheck_s = getattr(clock, "recheck_s", 1.0)
-        self.timers: Timers = Timers(clock.wall, loop, recheck_s)
+        self.timers: Timers = Timers(clock.wall, loop, getattr(clock, "recheck_s", 1.0))
         self.deadlines: Timers = Timers(clock.monotonic, loop, math.inf)
         self.workers: Workers = Workers(group, loop)
         self.threads: Threads = Threads(limits, loop)
@@ -93,6 +94,7 @@ class Host:
         self.cast: Cast = Cast(self, Tree(self, tree))
         self.context: Context = copy_context()
         self.context.run(current.set, Mark())
+        self.resources: Resources = (resources or Resources()).entered(self.context)
         self.resident: dict[int, Activation] = {}
         self.by_address: dict[Address, Activation] = {}
         self.results: dict[int, list[Waiter]] = {}
@@ -181,7 +183,7 @@ class Host:
 
     def cycle(self, asker: int, target: int) -> list[str] | None:
         """The circle that this ask would close, or None."""
-        path, seen, todo = {asker: ""}, {asker}, [(target, [asker, target])]
+        seen, todo = {asker}, [(target, [asker, target])]
         while todo:
             run, trail = todo.pop()
             if run == asker:
@@ -189,7 +191,6 @@ class Host:
             if run not in seen:
                 seen.add(run)
                 todo.extend((nxt, [*trail, nxt]) for nxt in self.asks.get(run, {}).values())
-        del path
         return None
 
     # --- who is in memory -----------------------------------------------------------------------------------------------

@@ -349,9 +349,10 @@ class Looping(Abandonable):
         self._close(cancel=cancel)
         self._go_on()
 
-    def drain(self) -> None:
-        """The runtime leaves: cancel what still runs."""
+    def drain(self) -> bool:
+        ran = bool(self._hands)
         self._close(cancel=True)
+        return ran
 
     def abandon(self) -> list[Write]:
         self._stopped, self._over = None, True

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actorflow.actor import Fields
 from actorflow.errors import BadDefinition
 from actorflow.failures import failed_answer
 from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import Broken, Finished
 from actorflow.kernel.turn import Turn
+from actorflow.kind import Fields
 from actorflow.message import decode_message
 from actorflow.records import Consume, Envelope, Write
 from actorflow.runtime.outcomes import type_of
@@ -28,7 +28,7 @@ def read(actor: ActorActivation, type_: str, body: bytes) -> bytes:
     message = decode_message(type_, body)
     handler = actor.kind.handler_of(type(message))
     assert handler is not None
-    instance = actor.kind.build(actor.durable_bytes(), key=actor.run.key)
+    instance = actor.kind.build(actor.durable_bytes(), key=actor.run.key, resources=actor.host.resources.fields(actor.run.kind))
     box = Outbox(actor.room)
     turn = Turn(handler.fn(instance, message), actor.host.context.copy(), now=actor.host.clock.wall, outbox=box)
     end = actor.host.loop.hidden(turn.begin).end

@@ -10,7 +10,7 @@ from actorflow.records import Address, Envelope, Run, SetDead, Wake, Write
 from actorflow.runtime.loops import Signal
 
 if TYPE_CHECKING:
-    from actorflow.actor import Overflow
+    from actorflow.kind import Overflow
     from actorflow.runtime.host import Host
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from actorflow.actor import Actor, Kind
+from actorflow.actor import Actor
 from actorflow.clock import Chance, Clock, Duration, SystemClock, seconds
-from actorflow.errors import BadDefinition, BadDuration, OutsideTurn, StoreStopped
+from actorflow.embedding import apps, signals
+from actorflow.embedding.asgi import AsgiApp, WithRuntime
+from actorflow.errors import BadDefinition, BadDuration, NotRunning, StoreStopped
+from actorflow.kind import Kind
 from actorflow.operations import Operations, TreeNode
 from actorflow.policies.limits import Limits
-from actorflow.records import Commit, Write
-from actorflow.runtime.calls import Abandonable
+from actorflow.resources import Resources
+from actorflow.runtime.draining import Drained, drain
 from actorflow.runtime.front import Front
 from actorflow.runtime.host import Host
 from actorflow.runtime.leaks import Leaks
@@ -29,8 +32,6 @@ from actorflow.stores import Durability, Store, open_store
 from actorflow.supervisor import Supervisor, actors_of, checked_tree
 from actorflow.topic import Topic
 
-log: logging.Logger = logging.getLogger("actorflow")
-NOT_ENTERED = "a Runtime that was not entered (`async with Runtime(...)`)"
 STALL_S_MIN = 0.01  #: the shortest stall that a watchdog can tell from a loop at work
 
 
@@ -38,11 +39,12 @@ class Runtime(Front):
     """Runs workflows over one store, from `async with` to its end.
 
     On entry it takes the store (one holder at a time), and every run that was under way goes on by itself. On exit nothing
-    new begins, running steps get `limits.drain_s` to finish, and the rest is left to the next holder.
+    new begins, running steps get `limits.drain_s` to finish, and the rest is left to the next holder: see `drained`.
 
     Args:
         url: `sqlite:///file.db`, `sqlite:////absolute/file.db` or `memory://`.
         actors: The classes it runs.
+        resources: What fields and parameters declared `resource()` are filled with, found by their annotations.
         durability: "full" survives a power cut, "normal" only the process.
         standby: If another process holds the store, wait for it instead of raising `StoreBusy`.
         limits: Every bound.
@@ -53,8 +55,10 @@ class Runtime(Front):
         watchdog: How long the event loop may stand still before a warning says who holds it; at least 10 ms. None is
             without, and so is any *clock* but the machine's.
 
+    Raises:
+        BadDefinition: A class cannot be stored as it is, or one of its resources is missing.
+
     Raises (on entry):
-        BadDefinition: A class cannot be stored as it is.
         StoreBusy, StoreBroken, StoreTooNew, StoreUnavailable: The store cannot be had; nothing was written.
     """
 
@@ -63,6 +67,7 @@ class Runtime(Front):
         url: str = "memory://",
         *,
         actors: Sequence[type[Actor]],
+        resources: Sequence[object] = (),
         durability: Durability = "full",
         standby: bool = False,
         limits: Limits | None = None,
@@ -76,6 +81,9 @@ class Runtime(Front):
         self._store = store if store is not None else open_store(url, durability=durability)
         self._tree = checked_tree(tree)
         self._kinds = _registered([*actors, *(of for of in actors_of(self._tree) if of not in actors)])
+        self._resources = Resources.of(resources)
+        for kind in self._kinds.values():
+            self._resources.bind(kind.name, kind.cls.__qualname__, kind.resources)
         self._standby = standby
         self._limits = limits or Limits()
         self._clock: Clock = clock or SystemClock()
@@ -88,6 +96,10 @@ class Runtime(Front):
         self._server: Server | None = None
         self._stall_s = None if watchdog is None else _stall_s(watchdog)
         self._watchdog: Watchdog | None = None
+        self._at_once: anyio.Event
+        self._given_back: anyio.Event
+        self._app: object = None  #: where it was installed
+        self.drained: Drained | None = None  #: what was left, once it has closed
 
     # --- life -----------------------------------------------------------------------------------------------------------
 
@@ -96,6 +108,7 @@ class Runtime(Front):
             raise BadDefinition("a Runtime is entered once; make another one.")
         lease = await take(self._store, now=self._clock.wall(), standby=self._standby)
         self._held = anyio.CancelScope(shield=True)
+        self._at_once, self._given_back = anyio.Event(), anyio.Event()
         outer = self._group = anyio.create_task_group()
         await outer.__aenter__()
         group: TaskGroup = await outer.start(self._hold)
@@ -109,6 +122,7 @@ class Runtime(Front):
             loop=current_loop(),
             group=group,
             tree=self._tree,
+            resources=self._resources,
         )
         host.workers.on_spawned = Leaks(host.loop).look_after
         self._operators = Operators(host)
@@ -138,10 +152,8 @@ class Runtime(Front):
     ) -> None:
         assert self._group is not None
         assert self._host is not None
-        self._close_door()
         try:
-            with anyio.CancelScope(shield=True):
-                await self._drain(self._host)
+            await self.drain()
         finally:
             if self._watchdog is not None:
                 self._watchdog.stop()
@@ -171,7 +183,10 @@ class Runtime(Front):
             with anyio.CancelScope(shield=True):
                 if self._host is not None:
                     self._host.committer.stop(StoreStopped("the runtime has shut down"))
-                await self._store.close()
+                try:
+                    await self._store.close()
+                finally:
+                    self._given_back.set()
 
     async def _listen(self, operators: Operators, group: TaskGroup) -> None:
         """Let clients in, or say that none can come."""
@@ -187,44 +202,84 @@ class Runtime(Front):
         if self._server is not None:
             self._server.close()
 
-    async def _drain(self, host: Host) -> None:
-        """Begin nothing new; let running steps finish and record them; leave the rest to the next holder."""
-        with anyio.move_on_after(self._limits.drain_s):
-            await host.cast.tree.close()
-        host.closing = True
-        working: list[Abandonable] = []
-        left = set(host.resident.values())
-        for activation in list(left):
-            calls = (*activation.calls.values(), *activation.halted)
-            working.extend(call for call in calls if isinstance(call, Abandonable))
-            if activation.stopping in (None, "restart"):
-                activation.halt("drain", [], lambda activation=activation: left.discard(activation))  # type: ignore[misc]
-            # Others are about to be paused or ended, or undo something, and then leave memory by themselves.
-        for timeout_s in (self._limits.drain_s, 1.0):
-            with anyio.move_on_after(timeout_s):
-                while left and host.committer.stopped is None:
-                    await anyio.sleep(0.005)
-                    left &= set(host.resident.values())
-            if left:
-                for call in working:
-                    call.drain()
-        released: list[Write] = []
-        for activation in host.resident.values():
-            if activation.status == "running":
-                released.append(activation.state("waiting", wake_at=0.0))
-            elif activation.status == "undoing":
-                released.append(host.ending.released(activation))
-        if released and host.committer.stopped is None:
-            host.committer.submit(Commit(tuple(released)), lambda _: None)
-        await host.committer.drain(within_s=self._limits.drain_s)
-        for activation in list(host.resident.values()):
-            host.remove(activation)
-        if host.threads.abandoned:
-            log.warning("%d threads of abandoned steps still run; the process may end only when they do", host.threads.abandoned)
-        for waiters in (*host.results.values(), *host.replies.values()):
-            for waiter in waiters:
-                waiter.status = "stopped"
-                waiter.signal.set()
+    def _running(self) -> Host:
+        if self._host is None or self._operators is None:
+            raise NotRunning(
+                "this Runtime is not running: use it inside `async with runtime:`. One that was installed in an app begins when "
+                "the server starts the app's lifespan, after the app's own start-up; under a TestClient that is inside "
+                "`with TestClient(app):`."
+            )
+        return self._host
+
+    # --- how a service embeds it ----------------------------------------------------------------------------------------
+
+    async def drain(self) -> Drained:
+        """Close now: what leaving `async with` does. From here on every verb raises `StoreStopped`.
+
+        On return the store is given back, so that another process can take it. A second call returns the same.
+        """
+        host = self._running()
+        self._close_door()
+        with anyio.CancelScope(shield=True):
+            self.drained = self.drained or await drain(host, self._at_once)
+            self._held.cancel()
+            await self._given_back.wait()
+        assert self.drained is not None
+        return self.drained
+
+    async def serve(self) -> Drained:
+        """Run until SIGTERM or SIGINT comes, then `drain`. For a service that has nothing else to do in its main task.
+
+        The second signal cuts the steps that still run, the third one has its usual effect. Under a web server the server
+        takes the signals, and the same happens when it ends the app's lifespan.
+
+        Raises:
+            StoreError: The store takes no more writes, as when another process took it.
+            BadDefinition: It was not called in the main thread, where signals arrive.
+        """
+        host = self._running()
+        if await signals.until_told(host.lost, self._at_once, self.drain):
+            assert self.drained is not None
+            return self.drained
+        assert host.committer.stopped is not None
+        raise host.committer.stopped
+
+    def install(self, app: Any) -> None:
+        """Run as long as that app does; to be called before it starts. It is found as `app.state.actorflow`.
+
+        Starlette, FastAPI and what derives from them, and Litestar. It begins after the app's own start-up, so that resumed
+        steps find what that made, and closes before the app's own shutdown. For another app use `asgi(app)`.
+
+        Raises:
+            BadDefinition: The kind of the app is not known, it has started, or it or this runtime is taken already.
+        """
+        apps.install(self, app, taken=self._taken())
+        self._app = app
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncGenerator[None]:
+        """For an app without a lifespan: `FastAPI(lifespan=runtime.lifespan)`, `Litestar(lifespan=[runtime.lifespan])`."""
+        apps.show(self, app)
+        async with self:
+            yield
+
+    def asgi(self, app: AsgiApp) -> WithRuntime:
+        """That ASGI app (Django's, or any), with this runtime running from the server's start-up to its shutdown.
+
+        It is found as `scope["actorflow"]`. An app that knows of no lifespan, as Django's, needs none; the server must.
+
+        Raises:
+            BadDefinition: This runtime is taken already.
+        """
+        if taken := self._taken():
+            raise BadDefinition(taken)
+        self._app = app
+        return WithRuntime(app, self)
+
+    def _taken(self) -> str | None:
+        if self._app is not None:
+            return f"this Runtime is installed in {self._app!r:.80} already. Make another one, or remove one of the calls."
+        return None if self._group is None else "this Runtime was entered already: install it instead of entering it."
 
     # --- what a service does --------------------------------------------------------------------------------------------
 
@@ -251,13 +306,9 @@ class Runtime(Front):
     @property
     def operations(self) -> Operations:
         if self._operators is None:
-            raise OutsideTurn(NOT_ENTERED)
+            self._running()
+        assert self._operators is not None
         return self._operators
-
-    def _running(self) -> Host:
-        if self._host is None:
-            raise OutsideTurn(NOT_ENTERED)
-        return self._host
 
     def stalls(self) -> tuple[Stall, ...]:
         """When the event loop stood still for longer than `watchdog`, and who held it: the newest 100, oldest first."""

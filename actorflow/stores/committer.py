@@ -142,9 +142,14 @@ class Committer:
                 self._idle.set()
             self.on_stop(error)
 
+    @property
+    def idle(self) -> bool:
+        """True if all that was submitted is durable, or was refused."""
+        return not (self._pending or self._writing)
+
     async def drain(self, *, within_s: float = math.inf) -> None:
         """Wait until all that was submitted is durable."""
         with anyio.move_on_after(within_s):
-            while (self._pending or self._writing) and self.stopped is None:
+            while not self.idle and self.stopped is None:
                 self._idle = self._idle or anyio.Event()
                 await self._idle.wait()

@@ -11,12 +11,13 @@ from contextvars import copy_context
 
 from attrs import frozen
 
-from actorflow.actor import Actor, Fields, Kind
+from actorflow.actor import Actor
 from actorflow.attempt import Mark, current
 from actorflow.failures import encode_failure
 from actorflow.kernel.journal import DELIVERED
 from actorflow.kernel.requests import Finished
 from actorflow.kernel.turn import Turn
+from actorflow.kind import Fields, Kind
 from actorflow.records import ENDED, Envelope, Event, Loaded, Run, RunQuery
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
