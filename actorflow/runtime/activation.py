@@ -38,6 +38,7 @@ from actorflow.records import (
     SetState,
     SetView,
     Write,
+    made,
 )
 from actorflow.runtime import reports
 from actorflow.runtime.answers import open_call, unanswered
@@ -265,7 +266,7 @@ class Activation:
             return
         self.inflight += 1
         told = partial(self._told, mail_of(self.host, writes), durable, args)
-        self.host.committer.submit(Commit(tuple(writes), self.chain), told)
+        self.host.committer.submit(made(Commit, (tuple(writes), self.chain)), told)
 
     def _told(
         self, mail: Mail | None, durable: Callable[..., object], args: tuple[object, ...], refusal: Refusal | StoreError | None

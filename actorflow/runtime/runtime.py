@@ -198,12 +198,17 @@ class Runtime(Front):
                 waiter.status = "stopped"
                 waiter.signal.set()
 
+    def _running(self) -> Host:
+        if self._host is None or self._operators is None:
+            raise OutsideTurn("a Runtime that was not entered (`async with Runtime(...)`)")
+        return self._host
+
     # --- what a service does --------------------------------------------------------------------------------------------
 
     @property
     def operations(self) -> Operations:
-        if self._operators is None:
-            raise OutsideTurn("a Runtime that was not entered (`async with Runtime(...)`)")
+        self._running()
+        assert self._operators is not None
         return self._operators
 
 
