@@ -10,7 +10,7 @@ order of their columns, and a tuple is made three times faster.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from attrs import field, frozen
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class _Made(Protocol):
-    def __call__(self, of: type[T], values: tuple[Any, ...], /) -> T: ...
+    def __call__(self, of: type[T], values: Iterable[Any], /) -> T: ...
 
 
 made: _Made = cast("_Made", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
