@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -60,12 +61,7 @@ class AsyncioLoop:
 
     def parked(self) -> tuple[Awaitable[Any], Callable[[], object]]:
         future: asyncio.Future[None] = self._loop.create_future()
-
-        def wake() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        return future, wake
+        return future, partial(_resolve, future)
 
     def cancels(self) -> Callable[[], int]:
         task = asyncio.current_task()
@@ -74,6 +70,11 @@ class AsyncioLoop:
 
     def undisturbed(self, *functions: Callable[..., object]) -> None:
         """It never is: `asyncio.run` cancels the service's task."""
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class TrioLoop:
