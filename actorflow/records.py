@@ -10,10 +10,21 @@ order of their columns, and a tuple is made three times faster.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from attrs import field, frozen
+
+T = TypeVar("T")
+
+
+class _Made(Protocol):
+    def __call__(self, of: type[T], values: Iterable[Any], /) -> T: ...
+
+
+made: _Made = cast("_Made", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
+"""A named tuple of all its values, in order: for those that every step makes. The constructor, which knows names and defaults,
+takes three times as long."""
 
 RunStatus = Literal["pending", "running", "waiting", "paused", "undoing", "completed", "failed", "cancelled"]
 PauseReason = Literal[

@@ -17,7 +17,7 @@ from attrs import define, field
 
 from actorflow.errors import Leaving, OutsideTurn
 from actorflow.kernel.requests import Checkpoint, Code
-from actorflow.records import Identity
+from actorflow.records import Identity, made
 
 if TYPE_CHECKING:
     from actorflow.kernel.turn import Turn
@@ -145,7 +145,7 @@ class Branch:
         """The identity of the next call of *name* in this branch."""
         n = self.calls.get(name, 0)
         self.calls[name] = n + 1
-        return Identity(self.path, name, n)
+        return made(Identity, (self.path, name, n))
 
 
 def leave(branches: Sequence[Branch]) -> None:

@@ -14,7 +14,7 @@ import anyio
 from actorflow.errors import StoreError
 from actorflow.failures import encode_failure
 from actorflow.kernel.requests import Asked
-from actorflow.records import Entry, EntryStatus, Envelope, Write
+from actorflow.records import Entry, EntryStatus, Envelope, Write, made
 from actorflow.verbs import Sleep
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class Call:
         if kind is None:
             kind, input_ = self.asked.request.kind, self.input
         at = activation.host.clock.wall()
-        return Entry(run, activation.round, kind, branch, name, n, status, attempt, at, due_at, input_, outcome, ref)
+        row = (run, activation.round, kind, branch, name, n, status, attempt, at, due_at, input_, outcome, ref)
+        return made(Entry, row)
 
     def failed(self, error: BaseException, *, status: EntryStatus = "failed") -> Entry:
         """The entry of a call that failed."""

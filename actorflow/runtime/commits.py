@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from actorflow.errors import StoreError
 from actorflow.kernel.journal import entry as new_entry
-from actorflow.records import Chain, Commit, Entry, Identity, PauseReason, Refusal, Run, RunStatus, SetState, Write
+from actorflow.records import Chain, Commit, Entry, Identity, PauseReason, Refusal, Run, RunStatus, SetState, Write, made
 from actorflow.runtime.mail import Mail, mail_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Commits:
             return
         self.inflight += 1
         told = partial(self._told, mail_of(self.host, writes), durable, args)
-        self.host.committer.submit(Commit(tuple(writes), self.chain), told)
+        self.host.committer.submit(made(Commit, (tuple(writes), self.chain)), told)
 
     def _told(
         self, mail: Mail | None, durable: Callable[..., object], args: tuple[object, ...], refusal: Refusal | StoreError | None

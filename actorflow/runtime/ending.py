@@ -214,14 +214,15 @@ class Ending:
         for envelope in unanswered:
             if envelope.type == "~watch" and envelope.reply_to is not None:
                 writes.extend(host.notice("~child", envelope.reply_to, str(run.address), status, outcome))
-        told = {envelope.id for envelope in unanswered}
+        activation.submit(writes, self._over, activation, status, outcome, unanswered)
 
-        def over() -> None:
-            host.ended(activation, status, outcome)
-            if late := [envelope for envelope in activation.mailbox.waiting.values() if envelope.id not in told]:
-                self.too_late(evolve(run, status=status, outcome=outcome), late)  # It was on its way when this was.
-
-        activation.submit(writes, over)
+    def _over(self, activation: Activation, status: RunStatus, outcome: bytes, told: list[Envelope]) -> None:
+        self.host.ended(activation, status, outcome)
+        if activation.mailbox.waiting:
+            known = {envelope.id for envelope in told}
+            late = [envelope for envelope in activation.mailbox.waiting.values() if envelope.id not in known]
+            if late:  # It was on its way when this was.
+                self.too_late(evolve(activation.run, status=status, outcome=outcome), late)
 
     def too_late(self, run: Run, envelopes: Sequence[Envelope]) -> None:
         """Mail for a run that has ended: whoever waits for an answer to it is told, and it is a dead letter."""

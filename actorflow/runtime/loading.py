@@ -160,12 +160,12 @@ class Loading:
             return
         if not host.cast.may_enter(run.address):
             return
-        mail = {envelope.id: envelope for envelope in (*loaded.mailbox, *arrivals)}.values()
+        mail = {envelope.id: envelope for envelope in (*loaded.mailbox, *arrivals)} if loaded.mailbox or arrivals else {}
         if run.status in ENDED:
             if mail:
-                host.ending.too_late(run, list(mail))
+                host.ending.too_late(run, list(mail.values()))
             return
-        cancel = next((e for e in mail if e.type == "~cancel"), None)
+        cancel = next((e for e in mail.values() if e.type == "~cancel"), None) if mail else None
         why = cancel.body.decode() if cancel is not None else why
         late = run.deadline_at is not None and run.deadline_at <= host.clock.wall()
         if run.status == "paused" and (run.reason == "undo" or not (late or why is not None)):

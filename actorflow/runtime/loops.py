@@ -11,6 +11,7 @@ import gc
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sized
 from contextvars import Context
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
@@ -103,12 +104,7 @@ class AsyncioLoop:
 
     def parked(self) -> tuple[Awaitable[Any], Callable[[], object]]:
         future: asyncio.Future[None] = self._loop.create_future()
-
-        def wake() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        return future, wake
+        return future, partial(_resolve, future)
 
     def cancels(self) -> Callable[[], int]:
         task = asyncio.current_task()
@@ -135,6 +131,11 @@ def _context(task: Any) -> Context:
         return found
     # Its own comes first; behind it may come contexts of those who wait for it.
     return next((each for each in gc.get_referents(task) if isinstance(each, Context)), Context())
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class TrioLoop:

@@ -34,6 +34,7 @@ from actorflow.records import (
     SetView,
     Wake,
     Write,
+    made,
 )
 
 RUN_COLUMNS = tuple(each.name for each in fields(Run))
@@ -87,7 +88,7 @@ def rows_of(commits: Iterable[Commit]) -> Rows:
 def _add_run(flat: list[Any], run: Run) -> None:
     values = _run_values(run)
     flat += values
-    flat += [checksum(payload) for payload in values[-5:]]
+    flat += [None if payload is None else crc32(payload) for payload in values[-5:]]
 
 
 def _add_message(flat: list[Any], message: Envelope) -> None:
@@ -127,11 +128,11 @@ class Changes:
     next step).
     """
 
-    states: dict[int, tuple[Any, ...]] = field(factory=dict[int, tuple[Any, ...]])
+    states: dict[int, SetState] = field(factory=dict[int, SetState])
     wakes: dict[int, float] = field(factory=dict[int, float])
     views: dict[int, bytes] = field(factory=dict[int, bytes])
     rounds: dict[int, SetRound] = field(factory=dict[int, SetRound])
-    ends: dict[int, tuple[Any, ...]] = field(factory=dict[int, tuple[Any, ...]])
+    ends: dict[int, SetEnd] = field(factory=dict[int, SetEnd])
     letters: dict[int, Letter] = field(factory=dict[int, Letter])
     consumed: dict[int, bytes | None] = field(factory=dict[int, bytes | None])
     expired: dict[int, float] = field(factory=dict[int, float])
@@ -141,15 +142,17 @@ class Changes:
 
     def set_state(self, write: SetState) -> None:
         self.wakes.pop(write.run, None)  # What woke it before is overwritten.
-        self.states[write.run] = (write.run, write.status, write.reason, write.wake_at, write.crashes, write.at)
+        self.states[write.run] = write
 
     def wake(self, write: Wake) -> None:
         run, at = write
         state = self.states.get(run)
         if state is None:
             self.wakes[run] = min(at, self.wakes.get(run, at))
-        elif (state[1] == "waiting" or (state[1] == "paused" and at == URGENT)) and (state[3] is None or at < state[3]):
-            self.states[run] = (*state[:3], at, *state[4:])
+        elif (state.status == "waiting" or (state.status == "paused" and at == URGENT)) and (
+            state.wake_at is None or at < state.wake_at
+        ):
+            self.states[run] = state._replace(wake_at=at)
 
     def set_view(self, write: SetView) -> None:
         self.views[write.run] = write.view
@@ -158,9 +161,10 @@ class Changes:
         self.rounds[write.run] = write
 
     def set_end(self, write: SetEnd) -> None:
-        later = (write.run, write.outcome, write.report, write.ended_at)
-        earlier = self.ends.get(write.run, later)
-        self.ends[write.run] = tuple(old if new is None else new for old, new in zip(earlier, later, strict=True))
+        earlier = self.ends.get(write.run)
+        if earlier is not None:
+            write = made(SetEnd, (old if new is None else new for old, new in zip(earlier, write, strict=True)))
+        self.ends[write.run] = write
 
     def consume(self, write: Consume) -> None:
         self.consumed[write.id] = self.consumed.get(write.id) if write.answer is None else write.answer

@@ -15,6 +15,8 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
 
 from attrs import field, frozen
 
@@ -318,7 +320,7 @@ def _change_each(db: sqlite3.Connection, commits: Sequence[tuple[int, Commit]]) 
 
 def _apply(db: sqlite3.Connection, changes: Changes) -> None:
     if changes.states:
-        statements.SET_STATE.run(db, [value for row in changes.states.values() for value in row])
+        statements.SET_STATE.run(db, list(chain.from_iterable(changes.states.values())))
     if changes.wakes:
         statements.WAKE.run(db, [value for row in changes.wakes.items() for value in row])
     if changes.views:
@@ -327,8 +329,11 @@ def _apply(db: sqlite3.Connection, changes: Changes) -> None:
         rounds = changes.rounds.values()
         statements.SET_ROUND.run(db, [value for row in rounds for value in (*row, checksum(row.fields))])
     if changes.ends:
-        ends = changes.ends.values()
-        statements.SET_END.run(db, [value for row in ends for value in (*row, checksum(row[1]), checksum(row[2]))])
+        flat: list[Any] = []
+        for end in changes.ends.values():
+            flat += end
+            flat += (checksum(end.outcome), checksum(end.report))
+        statements.SET_END.run(db, flat)
     if changes.cursors:
         _set_cursors(db, changes)
     if changes.aside:
