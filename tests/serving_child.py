@@ -48,7 +48,7 @@ async def main(database: str, drain_s: float, step_s: float) -> None:
             group.start_soon(say_when_it_listens)
             drained = await runtime.serve()
         # The store is free before the block ends.
-        nobody_waits = Limits(drain_s=0, cancel_grace_s=0)
+        nobody_waits = Limits(drain_s=1, cancel_grace_s=1)
         async with Runtime(f"sqlite:///{database}", actors=[Job], limits=nobody_waits) as another:
             run = another.run(Job, "j")
             steps = [entry.call for entry in await run.history() if entry.kind == "step"]
