@@ -79,7 +79,7 @@ async def load(front: Front, ledger: Ledger, who: str, stop: Path) -> None:
     async with anyio.create_task_group() as group:
         for number in range(ACCOUNTS):
             group.start_soon(opening, front, ledger, number)
-    while not stop.exists():
+    while not await anyio.Path(stop).exists():
         async with anyio.create_task_group() as group:
             for number in range(at * WINDOW, (at + 1) * WINDOW):
                 group.start_soon(transfer, front, ledger, f"transfer-{who}-{number}", number)
@@ -99,8 +99,8 @@ async def again(front: Front, ledger: Ledger) -> None:
                 await gift(front, ledger, name, int(number.rpartition("-")[2]))
             case _:
                 await transfer(front, ledger, name, int(number.rpartition("-")[2]))
-    for number in range(ACCOUNTS):
-        ledger.note("balance", account(number), await front.at(bank.Account, account(number)).ask(bank.Balance()))
+    for name in map(account, range(ACCOUNTS)):
+        ledger.note("balance", name, await front.at(bank.Account, name).ask(bank.Balance()))
 
 
 async def main(who: str, folder: Path) -> None:
