@@ -37,16 +37,13 @@ class Blamed:
     remedy: str  #: what to do if it should not run here for so long
     stack: tuple[FrameSummary, ...]  #: of the user's code, outermost first
     nobody: bool = False  #: it is none of ours, and nothing tells it from others of its kind
+    entrance: int = 0  #: which frame of the service's own code the loop called: many of its tasks may be in the same lines
 
     def same(self, earlier: Blamed) -> bool:
         """True if this is still that piece of work: the loop cannot have come to it twice without turning."""
         if self.nobody or earlier.nobody or self.who != earlier.who:
             return False
-        return self.who != SERVICE or self._entrance == earlier._entrance
-
-    @property
-    def _entrance(self) -> tuple[tuple[str, int | None], ...]:
-        return tuple((frame.filename, frame.lineno) for frame in self.stack[:2])
+        return self.entrance == earlier.entrance
 
     def shown(self) -> str:
         """The stack as in a traceback. Source lines are read from their files."""
@@ -64,8 +61,10 @@ def blamed(thread: int) -> Blamed | None:
         if named is not None:
             who, remedy = named
             return Blamed(who=who, remedy=remedy, stack=_summaries(reversed(frames[:depth])))
-    stack = _summaries(_of_the_service(frames))
-    return Blamed(who=SERVICE, remedy=ASYNC, stack=stack, nobody=not stack or _package(frame) in {"actorflow", *_LOOPS})
+    called = _of_the_service(frames)
+    stack = _summaries(called)
+    nobody = not stack or _package(frame) in {"actorflow", *_LOOPS}
+    return Blamed(who=SERVICE, remedy=ASYNC, stack=stack, nobody=nobody, entrance=id(called[0]) if called else 0)
 
 
 def step_of(job: Job, told: Tell | None = None) -> str:
@@ -192,7 +191,7 @@ def _frames(frame: FrameType | None) -> list[FrameType]:
     return frames
 
 
-def _of_the_service(frames: Sequence[FrameType]) -> Iterable[FrameType]:
+def _of_the_service(frames: Sequence[FrameType]) -> Sequence[FrameType]:
     """Outermost first, from where the loop called it."""
     depth = next((n for n, frame in enumerate(frames) if frame.f_globals.get("__name__") in _DRIVERS), len(frames))
     called = list(reversed(frames[:depth]))
