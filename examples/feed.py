@@ -22,7 +22,7 @@ from actorflow.operations import TreeNode
 PAIR = "EURUSD"
 
 
-class HungUp(Exception):  # noqa: N818
+class HungUp(Exception):
     """The exchange ended the session."""
 
 

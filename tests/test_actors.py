@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from attrs import field
+from attrs import evolve, field
 
 from actorflow import (
     Abort,
@@ -16,11 +16,13 @@ from actorflow import (
     ActorPaused,
     AskTimeout,
     BadDefinition,
+    Child,
     HandlerFailed,
     Limits,
     MailboxFull,
     Message,
     Runtime,
+    Supervisor,
     Terminated,
     UnknownMessage,
     Workflow,
@@ -293,6 +295,106 @@ def test_a_readonly_handler_answers_while_a_turn_waits(backend: Backend) -> None
                 await fetcher.ask(Fetch(9), within="1s")
 
     virtual(backend, scenario)
+
+
+class Forwarder(Actor):
+    last: Moved | None = None
+
+    @handler
+    async def moved(self, m: Moved) -> None:
+        self.last = m
+        await AuditLog.at("forwarded").tell(m)
+
+
+@both
+def test_a_message_can_be_kept_and_sent_on_as_it_is(backend: Backend) -> None:
+    async def scenario() -> None:
+        async with runtime(Forwarder, AuditLog) as opened:
+            await opened.at(Forwarder, "f").tell(Moved("x", 3))
+            await anyio.sleep(1)
+            assert await opened.at(AuditLog, "forwarded").ask(Seen()) == [3]
+
+    virtual(backend, scenario)
+
+
+def crashed(store: MemoryStore, crashes: int) -> MemoryStore:
+    """As the next holder finds it if the process was killed that often while all actors were at work."""
+    runs = store._memory.runs
+    for run in runs.values():
+        runs[run.id] = evolve(run, status="running", crashes=crashes - 1)
+    return MemoryStore(share=store)
+
+
+@both
+def test_actors_that_were_at_work_in_several_crashes_come_back_one_after_the_other_and_at_once(backend: Backend) -> None:
+    store = MemoryStore()
+
+    async def scenario() -> None:
+        keys = [str(number) for number in range(5)]
+        async with runtime(Account, AuditLog, store=store) as opened:
+            for key in keys:
+                await opened.at(Account, key).ask(Deposit(1))
+                await opened.at(Account, key).tell(Deposit(1), after="1s")
+        async with runtime(Account, AuditLog, store=crashed(store, 2)) as opened:
+            await anyio.sleep(2)
+            assert [await opened.at(Account, key).ask(Balance()) for key in keys] == [2] * 5
+            assert {run.crashes for run in (await opened.runs(kind="Account")).runs} == {0}
+
+    virtual(backend, scenario)
+
+
+@both
+def test_an_actor_that_was_loaded_only_to_be_read_leaves_memory_though_its_timer_is_set(backend: Backend) -> None:
+    async def scenario() -> None:
+        async with runtime(Reminder, limits=Limits(passivate_after_s=1.0)) as opened:
+            await opened.at(Reminder, "r").ask(Poke())
+            await anyio.sleep(5)
+            assert await opened.at(Reminder, "r").ask(Balance()) == 0
+            await anyio.sleep(5)
+            assert not opened._host.resident  # type: ignore[union-attr]
+
+    virtual(backend, scenario)
+
+
+@both
+def test_a_child_that_is_down_answers_readonly_messages_and_keeps_the_others(backend: Backend) -> None:
+    async def scenario() -> None:
+        tree = Supervisor("money", children=[Child(Account, "ann")])
+        async with runtime(AuditLog, tree=[tree]) as opened:
+            ann = opened.at(Account, "ann")
+            await ann.ask(Deposit(10))
+            opened.stop_child("Account/ann")
+            await anyio.sleep(1)
+            assert await ann.ask(Balance()) == 10
+            await ann.tell(Deposit(5))
+            await anyio.sleep(1)
+            assert await ann.ask(Balance()) == 10
+            opened.start_child("Account/ann")
+            await anyio.sleep(1)
+            assert await ann.ask(Balance()) == 15
+
+    virtual(backend, scenario)
+
+
+@both
+def test_a_message_that_is_not_due_does_not_wait_in_the_tree(backend: Backend) -> None:
+    async def scenario() -> None:
+        async with runtime(tree=[Supervisor("s", children=[Child(Reminder, "r")])]) as opened:
+            await opened.at(Reminder, "r").ask(Poke())
+            assert opened.tree().children[0].children[0].mailbox == 0
+
+    virtual(backend, scenario)
+
+
+@both
+def test_an_orderly_end_of_a_tree_is_no_alarm(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with runtime(tree=[Supervisor("s", children=[Child(Reminder, "r")])]):
+            pass
+
+    virtual(backend, scenario)
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "CRITICAL"] == []
 
 
 @both

@@ -15,10 +15,13 @@ from typing import Any
 import anyio
 import pytest
 
-from actorflow import RunPaused
+from actorflow import RunPaused, Runtime
+from actorflow.stores.memory import MemoryStore
+from actorflow.testing.clock import Backend, LoopClock, run_virtual
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 Load = Callable[[str], Any]
+both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
 @pytest.fixture
@@ -102,6 +105,105 @@ def test_a_file_with_too_many_bad_rows_pauses_the_import(load: Load, tmp_path: P
 
     with pytest.raises(RunPaused, match="2 of 3 items were set aside, over the budget"):
         anyio.run(example.main, tmp_path, 3)
+
+
+def test_a_bank_moves_money_once_and_loses_none(load: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = partial(load("bank").main, tmp_path, 5, 60)
+
+    first, second = said(capsys, main), said(capsys, main)
+
+    assert first == second
+    assert first[1] == "500.00 in 5 accounts; 500.00 were brought in"
+    how = dict(reversed(part.split()) for part in first[0].removeprefix("60 transfers: ").split(", "))
+    assert set(how) <= {"paid", "TooLittle", "TooMuch"}
+    assert sum(map(int, how.values())) == 60
+
+
+def test_a_chat_room_remembers_and_tells_those_who_are_there(
+    load: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = partial(load("chat").main, tmp_path)
+
+    first, second = said(capsys, main), said(capsys, main)
+
+    assert first == [
+        "eve comes, and is shown 2 lines",
+        "bob goes: bob is not in tea",
+        "ann has seen",
+        "    1 ann: Is there milk?",
+        "    2 bob: The last drop.",
+        "    3 eve: I take mine black.",
+        "bob has seen",
+        "    1 ann: Is there milk?",
+        "    2 bob: The last drop.",
+        "eve has seen",
+        "    (1 ann: Is there milk?)",
+        "    (2 bob: The last drop.)",
+        "    3 eve: I take mine black.",
+    ]
+    bob = second[second.index("bob has seen") : second.index("eve has seen")]
+    assert bob[3:] == [
+        "    (1 ann: Is there milk?)",
+        "    (2 bob: The last drop.)",
+        "    (3 eve: I take mine black.)",
+        "    4 ann: Is there milk?",
+        "    5 bob: The last drop.",
+    ]
+
+
+@both
+def test_devices_that_are_silent_are_marked_offline_by_their_own_timers(
+    load: Load, capsys: pytest.CaptureFixture[str], backend: Backend
+) -> None:
+    fleet = load("fleet")
+    in_memory: list[int] = []
+
+    async def scenario() -> None:
+        store, clock = MemoryStore(), LoopClock()
+        async with Runtime(store=store, actors=[fleet.Device], tree=[fleet.TREE], limits=fleet.LIMITS, clock=clock) as runtime:
+            await fleet.demo(runtime, 40)
+            in_memory.append(len(runtime._host.resident))
+            await anyio.sleep(60)
+            in_memory.append(len(runtime._host.resident))
+
+    run_virtual(scenario, backend=backend)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("40 heartbeats answered")
+    assert lines[1] == "online: {'north': 10, 'east': 10, 'south': 10, 'west': 10}"
+    assert lines[-1] == "online: {'north': 0, 'east': 10, 'south': 10, 'west': 10}"
+    assert in_memory == [44, 4]  # Only those that are always there.
+
+
+@both
+def test_a_feed_crashes_and_what_depends_on_it_is_restarted_with_it(
+    load: Load, capsys: pytest.CaptureFixture[str], backend: Backend
+) -> None:
+    feed = load("feed")
+    exchange = feed.Exchange()
+
+    async def scenario() -> None:
+        store, clock = MemoryStore(), LoopClock()
+        async with Runtime(store=store, actors=[], tree=[feed.TREE], resources=[exchange], clock=clock) as runtime:
+            await feed.demo(runtime, exchange)
+
+    run_virtual(scenario, backend=backend)
+
+    text = capsys.readouterr().out
+    before, hung_up, connected, nonsense, after, count = [part.splitlines() for part in text.strip().split("\n\n")]
+    assert [" ".join(line.split()[:2]) for line in before[1:]] == [
+        "prices running,",
+        "Feed/main running,",
+        "Normalizer/main running,",
+        "Publisher/main running,",
+    ]
+    assert [line.split()[1] for line in hung_up[2:]] == ["restarting,", "down,", "down,"]
+    assert hung_up[2].endswith("HungUp: no session, so no EURUSD")
+    assert [line.split()[1:3] for line in connected[2:]] == [["running,", "1"]] * 3
+    assert [line.split()[1] for line in nonsense[2:]] == ["running,", "restarting,", "down,"]
+    assert [line.split()[1:3] for line in after[2:]] == [["running,", "1"], ["running,", "2"], ["running,", "2"]]
+    sent = exchange.sent
+    assert count == [f"{sent} lines were sent, one of them nonsense, and {sent - 1} prices published."]
 
 
 @pytest.mark.kill
