@@ -17,12 +17,19 @@ from actorflow.records import Identity
 class StepInfo:
     """What a running step may know of itself. To be read, not written."""
 
-    key: str  #: idempotency key: the same over attempts, crashes and `retry`
+    _key: str | tuple[str, Identity]  #: as text, or what it is made of
     name: str
     attempt: int  #: from 1
     deadline: datetime | None = None  #: when this attempt will be cancelled
     progress: Any = None  #: what the last attempt's `heartbeat` stored
     beat: Callable[[Any], None] | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> str:
+        """Idempotency key: the same over attempts, crashes and `retry`."""
+        if not isinstance(self._key, str):
+            self._key = idempotency_key(*self._key)
+        return self._key
 
 
 def idempotency_key(scope: str, call: Identity) -> str:

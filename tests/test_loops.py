@@ -124,9 +124,10 @@ async def test_who_was_cancelled_while_waiting_is_not_woken() -> None:
 
 
 async def test_a_wait_that_is_ended_before_it_began_is_no_wait() -> None:
-    wait, wake = current_loop().parked()
-    wake()
-    wake()
+    loop = current_loop()
+    parked = loop.park()
+    loop.unpark(parked)
+    loop.unpark(parked)
 
     with anyio.fail_after(5):
-        await wait
+        await parked

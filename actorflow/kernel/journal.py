@@ -8,7 +8,8 @@ anything new begins.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from attrs import define
 
@@ -36,36 +37,35 @@ class Belongings:
 
 
 _NONE = Belongings()  #: most calls have none
+_UNPATCHED: Mapping[str, bool] = MappingProxyType({})
 
 
 class Journal:
     """The recorded entries of a run's current round: what was not yet asked for, and what belongs to open calls."""
 
-    def __init__(self, events: Iterable[Event] = ()) -> None:
-        self.order: list[Entry] = []  #: all that is delivered or answered on the spot, in journal order
-        self.patches: dict[str, bool] = {}
+    def __init__(self, events: Sequence[Event] = ()) -> None:
+        self.order: Sequence[Entry] = ()  #: all that is delivered or answered on the spot, in journal order
+        self.patches: Mapping[str, bool] = _UNPATCHED
         self._unclaimed: dict[str, deque[Entry]] = {}
         self.open: dict[Identity, Belongings] = {}  #: what belongs to open calls, if something does
-        for _, entry in events:
-            self._add(entry)
+        if events:
+            self._read(events)
 
-    def _add(self, entry: Entry) -> None:
-        kind = entry.kind
-        if kind in DELIVERED or kind in SPOT:
-            self.order.append(entry)
-            self._unclaimed.setdefault(entry.branch, deque()).append(entry)
-        elif kind == "patch":
-            self.patches[entry.name] = entry.outcome == b"true"
-        elif kind in BELONGING:
-            belongings = self.open.setdefault(entry.identity, Belongings())
-            if kind == "try":
-                belongings.tries += (entry,)
-            elif kind == "intent":
-                belongings.intent = entry
-            elif kind == "timer":
-                belongings.due_at = entry.due_at
-            else:
-                belongings.heartbeat = entry.outcome
+    def _read(self, events: Sequence[Event]) -> None:
+        order: list[Entry] = []
+        for _, entry in events:
+            if entry.kind in DELIVERED or entry.kind in SPOT:
+                order.append(entry)
+                self._unclaimed.setdefault(entry.branch, deque()).append(entry)
+            elif entry.kind == "patch":
+                self.patch(entry.name, answer=entry.outcome == b"true")
+            elif entry.kind in BELONGING:
+                self.note(entry)
+        self.order = order
+
+    def patch(self, flag: str, *, answer: bool) -> None:
+        """The answer that `patched(flag)` has in this round."""
+        self.patches = {**self.patches, flag: answer}
 
     # --- what code asks for -------------------------------------------------------------------------------------------
 
@@ -158,7 +158,16 @@ class Journal:
 
     def note(self, entry: Entry) -> None:
         """Keep what belongs to an open call and was recorded just now (a try, an intent, a timer, a heartbeat)."""
-        self._add(entry)
+        belongings = self.open.setdefault(entry.identity, Belongings())
+        match entry.kind:
+            case "try":
+                belongings.tries += (entry,)
+            case "intent":
+                belongings.intent = entry
+            case "timer":
+                belongings.due_at = entry.due_at
+            case _:
+                belongings.heartbeat = entry.outcome
 
 
 def entry(

@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterable
 
 from actorflow.records import Envelope
 
+NONE: frozenset[int] = frozenset()
+
 
 class Mailbox:
     """Pending envelopes, oldest first."""
 
     def __init__(self, envelopes: Iterable[Envelope] = ()) -> None:
         self.waiting: dict[int, Envelope] = {envelope.id: envelope for envelope in sorted(envelopes)}  #: oldest first
-        self._loaded = frozenset(self.waiting)
+        self._loaded = frozenset(self.waiting) if self.waiting else NONE
         self.reserved = 0  #: places of messages on their way into the store
-        self.freed: list[Callable[[], object]] = []  #: who is told, once, when a place becomes free
+        self.freed: tuple[Callable[[], object], ...] = ()  #: who is told, once, when a place becomes free
 
     def __len__(self) -> int:
         return len(self.waiting)
@@ -46,7 +48,7 @@ class Mailbox:
 
     def free(self) -> None:
         """Tell who waits for a place to look again."""
-        freed, self.freed = self.freed, []
+        freed, self.freed = self.freed, ()
         for tell in freed:
             tell()
 

@@ -39,6 +39,9 @@ from actorflow.kernel.requests import (
 )
 from actorflow.records import Entry, Event, Identity
 
+NONE: frozenset[str] = frozenset()
+NOTHING = Stretch()  #: between two stretches
+
 
 class Turn:
     """One activation of a run: from the top of its code over what is recorded to the present."""
@@ -77,12 +80,12 @@ class Turn:
         self._left = len(self.journal.order)
         self._branches = {"": trunk}
         self._current = trunk  #: the branch that runs, or ran last
-        self._cancelled: frozenset[str] = frozenset()
+        self._cancelled: frozenset[str] = NONE
         self._runnable: list[tuple[Branch, Any, BaseException | None]] = [(trunk, None, None)]
         self._waiting: dict[str, Asked] = {}
         self._errors: tuple[tuple[BaseException, Entry], ...] = ()  #: the latest, which may still be on their way out
         self.names: dict[str, object] = {}
-        self._stretch = Stretch()
+        self._stretch = NOTHING
 
     # --- for the shell ------------------------------------------------------------------------------------------------
 
@@ -133,7 +136,8 @@ class Turn:
         """One answer a round, for all branches: False if the run was replaying when it was first asked."""
         answer = self.journal.patches.get(flag)
         if answer is None:
-            answer = self.journal.patches[flag] = not self.replaying
+            answer = not self.replaying
+            self.journal.patch(flag, answer=answer)
             self._stretch.notes += (Note("patch", Identity("", flag, 0), b"true" if answer else b"false"),)
         return answer
 
@@ -174,6 +178,7 @@ class Turn:
     def deliver(self, *entries: Entry) -> Stretch:
         """Hand over outcomes one at a time, and after each run until all branches wait again."""
         outer, here.turn = here.turn, self
+        self._stretch = Stretch()
         try:
             if self._runnable:
                 self._go_on()
@@ -191,7 +196,7 @@ class Turn:
             self._stretch = Stretch(end=Broken(reason))
         finally:
             here.turn = outer
-        stretch, self._stretch = self._stretch, Stretch()
+        stretch, self._stretch = self._stretch, NOTHING
         if stretch.end is not None:
             self.drop()
         elif self._cancelled:

@@ -67,7 +67,7 @@ class Activation(Commits):
         self.stopping: str | None = None  #: why nothing new begins
         self.deadline: Timer | None = None
         self.served_at: float = -math.inf  #: up to here, delayed messages were shown to all that wait; later ones must wake it
-        self.halted: list[Call] = []  #: calls that were open when it was told to stop
+        self.halted: tuple[Call, ...] = ()  #: calls that were open when it was told to stop
         self.proven: Signal | None = None  #: somebody waits to see whether it ends its process again
         self.replayed: bool = False  #: this stretch began with a replay
         self.events: Sequence[Event] = loaded.entries  #: until they are replayed
@@ -185,9 +185,9 @@ class Activation(Commits):
             self.place(writes)
             self.submit(writes, self._begin, opened)
         except ActorflowError as error:
-            self.broken(error, writes)
+            self.unstorable(error, writes)
 
-    def broken(self, error: ActorflowError, writes: list[Write]) -> None:
+    def unstorable(self, error: ActorflowError, writes: list[Write]) -> None:
         """A field, a result or a message cannot be stored or read."""
         self.pause(pause_reason(error), reports.broken(self, error), writes)
 
@@ -342,7 +342,7 @@ class Activation(Commits):
         """
         self.stopping = why
         self.submit(writes, _nothing)
-        self.halted = [*self.halted, *self.calls.values()]
+        self.halted = (*self.halted, *self.calls.values())
         self.calls = {}
         left = len(self.halted)
 

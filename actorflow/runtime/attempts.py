@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from actorflow.attempt import StepInfo, current, idempotency_key
+from actorflow.attempt import StepInfo, current
 from actorflow.clock import moment
 from actorflow.codec import coder
 from actorflow.errors import ActorflowError, StepInterrupted, StepTimeout, WorkerDied
@@ -306,7 +306,7 @@ class Performance(Job):
         journal = activation.turn.journal
         progress = journal.heartbeat(asked.identity) if journal.open else None
         info = StepInfo(
-            idempotency_key(activation.scope, asked.identity),
+            (activation.scope, asked.identity),  # Few steps look at their key.
             step.name,
             attempt.number,
             None,

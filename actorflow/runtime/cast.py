@@ -14,10 +14,10 @@ from actorflow.operations import TreeNode
 from actorflow.policies.failure import classify
 from actorflow.policies.restarts import Backoff, Budget, spend
 from actorflow.policies.tree import Failed
-from actorflow.records import Address, Commit, Consume, Envelope, Refusal, Run, SetState, Write
+from actorflow.records import Address, Commit, Consume, Envelope, Run, SetState, Write
 from actorflow.runtime import reports
 from actorflow.runtime.loops import Signal
-from actorflow.runtime.mail import mail_of
+from actorflow.runtime.mail import Handed, mail_of
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -85,20 +85,10 @@ class Cast:
         if to.kind not in host.kinds:
             raise UnknownKind(to.kind, list(host.kinds))
         new = evolve(host.new_run(to, fields, deadline_at=None), status="waiting", wake_at=None)
-        writes: list[Write] = [new, host.begun(new)]
-        mail, done = mail_of(host, writes), Signal(host.loop)
-        outcome: list[Refusal | StoreError | None] = []
-
-        def told(refusal: Refusal | StoreError | None) -> None:
-            outcome.append(refusal)
-            if mail is not None:
-                mail.told(refusal)
-            done.set()
-
-        host.committer.submit(Commit(tuple(writes)), told, door=True)
-        await done.wait()
-        if isinstance(outcome[0], StoreError):
-            raise outcome[0]
+        handed = Handed(host, [new, host.begun(new)])
+        await handed
+        if isinstance(handed.refusal, StoreError):
+            raise handed.refusal
 
     # --- failing --------------------------------------------------------------------------------------------------------
 

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 from actorflow.errors import StoreError
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.records import Chain, Commit, Entry, Identity, PauseReason, Refusal, Run, RunStatus, SetState, Write, made
-from actorflow.runtime.mail import Mail, mail_of
+from actorflow.runtime.mail import TRAVELS, Mail, mail_of
 
 if TYPE_CHECKING:
     from actorflow.runtime.host import Host
 
 
-class Commits:
-    """What an activation writes, and where it says that it stands."""
+class Commits(Chain):
+    """What an activation writes, and where it says that it stands: the chain of its commits."""
 
     def __init__(self, host: Host, run: Run) -> None:
+        super().__init__()
         self.host: Host = host
         self.run: Run = run
         self.live: bool = False  #: in memory; no more once it was dropped
         self.round: int = run.round
-        self.chain: Chain = Chain()
         self.status: RunStatus = run.status
         self.crashes: int = run.crashes
         self.wake_at: float | None = run.wake_at
@@ -41,8 +41,9 @@ class Commits:
             durable(*args)
             return
         self.inflight += 1
-        told = partial(self._told, mail_of(self.host, writes), durable, args)
-        self.host.committer.submit(made(Commit, (tuple(writes), self.chain)), told)
+        mail = None if TRAVELS.isdisjoint(map(type, writes)) else mail_of(self.host, writes)
+        told = partial(self._told, mail, durable, args)
+        self.host.committer.submit(made(Commit, (tuple(writes), self)), told)
 
     def _told(
         self, mail: Mail | None, durable: Callable[..., object], args: tuple[object, ...], refusal: Refusal | StoreError | None

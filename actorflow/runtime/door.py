@@ -22,7 +22,6 @@ from actorflow.message import resolve
 from actorflow.records import ENDED, Address, Duplicate, Envelope, Rejected, Run, Taken, Write
 from actorflow.runtime import reports, room
 from actorflow.runtime.handling import ActorActivation
-from actorflow.runtime.loops import Signal
 from actorflow.runtime.mail import Waiter
 from actorflow.runtime.reading import read
 
@@ -48,7 +47,7 @@ class Door:
         """Its answer, which is durable."""
         host = self.host
         handler = self._check(to, type_, body)
-        waiter = Waiter(Signal(host.loop))
+        waiter = Waiter(host.loop)
         with anyio.move_on_after(within_s):
             if handler is not None and handler.readonly:
                 return await self._read(to, type_, body)
@@ -62,7 +61,7 @@ class Door:
                     return _value(now.answer)
                 if now is not None and now.state == "dead":
                     raise RunEnded(to, "ended")
-            await waiter.signal.wait()
+            await waiter
             if waiter.status == "ok":
                 return waiter.payload
             if waiter.status == "failed":

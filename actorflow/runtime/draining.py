@@ -125,4 +125,4 @@ def _let_go(host: Host) -> None:
     for waiters in (*host.results.values(), *host.replies.values()):
         for waiter in waiters:
             waiter.status = "stopped"
-            waiter.signal.set()
+            waiter.set()

@@ -362,7 +362,7 @@ class ActorActivation(Activation):
             self.serve()
             self.host.rest(self)
 
-    def broken(self, error: ActorflowError, writes: list[Write]) -> None:
+    def unstorable(self, error: ActorflowError, writes: list[Write]) -> None:
         if self.handling is None or outcomes.failed(self, self.handling, error, writes):
             self.commit(writes)
 

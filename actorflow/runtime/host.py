@@ -301,7 +301,7 @@ class Host:
         """Tell the clients that wait for the answer to that message; it is durable."""
         for waiter in self.replies.pop(message, ()):
             waiter.status, waiter.payload = split_answer(answer)
-            waiter.signal.set()
+            waiter.set()
 
     # --- what became of a run -------------------------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class Host:
     def _tell(self, run: int, status: str, payload: bytes) -> None:
         for waiter in self.results.pop(run, ()):
             waiter.status, waiter.payload = status, payload
-            waiter.signal.set()
+            waiter.set()
 
     def refused(self, activation: Activation, refusal: Refusal | StoreError) -> None:
         """A commit was not taken: what it led to must not be; begin again from what is durable."""
@@ -382,7 +382,7 @@ class Host:
         for waiters in (*self.results.values(), *self.replies.values()):
             for waiter in waiters:
                 waiter.status = "stopped"
-                waiter.signal.set()
+                waiter.set()
         self.results.clear()
         self.replies.clear()
         self.lost.set()

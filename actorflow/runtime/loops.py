@@ -11,7 +11,6 @@ import gc
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sized
 from contextvars import Context
-from functools import partial
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
@@ -55,8 +54,12 @@ class Loop(Protocol):
         """Call *fn* with no current task."""
         ...
 
-    def parked(self) -> tuple[Awaitable[Any], Callable[[], object]]:
-        """Something to await once, and what ends that wait: the price of one future."""
+    def park(self) -> Awaitable[Any]:
+        """Something to await once, until it is unparked: the price of one future."""
+        ...
+
+    def unpark(self, parked: Any, /) -> None:
+        """End that wait, begun or not; no effect on one that is over."""
         ...
 
     def cancels(self) -> Callable[[], int]:
@@ -102,9 +105,12 @@ class AsyncioLoop:
         finally:
             asyncio.tasks._enter_task(self._loop, task)
 
-    def parked(self) -> tuple[Awaitable[Any], Callable[[], object]]:
-        future: asyncio.Future[None] = self._loop.create_future()
-        return future, partial(_resolve, future)
+    def park(self) -> Awaitable[Any]:
+        return self._loop.create_future()
+
+    def unpark(self, parked: asyncio.Future[None], /) -> None:
+        if not parked.done():
+            parked.set_result(None)
 
     def cancels(self) -> Callable[[], int]:
         task = asyncio.current_task()
@@ -131,11 +137,6 @@ def _context(task: Any) -> Context:
         return found
     # Its own comes first; behind it may come contexts of those who wait for it.
     return next((each for each in gc.get_referents(task) if isinstance(each, Context)), Context())
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 class TrioLoop:
@@ -170,9 +171,11 @@ class TrioLoop:
         finally:
             self._here.task = task
 
-    def parked(self) -> tuple[Awaitable[Any], Callable[[], object]]:
-        wait = _TrioWait(self._trio.lowlevel)
-        return wait, wait.wake
+    def park(self) -> Awaitable[Any]:
+        return _TrioWait(self._trio.lowlevel)
+
+    def unpark(self, parked: _TrioWait, /) -> None:
+        parked.wake()
 
     def cancels(self) -> Callable[[], int]:
         return int
@@ -228,24 +231,31 @@ def current_loop() -> Loop:
 class Signal:
     """An event that costs nothing until somebody waits for it. Set once, for ever."""
 
-    __slots__ = ("_loop", "_wakes", "is_set")
+    __slots__ = ("_loop", "_parked", "is_set")
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self.is_set: bool = False
-        self._wakes: list[Callable[[], object]] | None = None
+        self._parked: tuple[Awaitable[Any], ...] = ()
 
     def set(self) -> None:
         self.is_set = True
-        if self._wakes is not None:
-            wakes, self._wakes = self._wakes, None
-            for wake in wakes:
-                wake()
+        if self._parked:
+            parked, self._parked = self._parked, ()
+            for each in parked:
+                self._loop.unpark(each)
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if self.is_set:
+            return _over()
+        parked = self._loop.park()
+        self._parked += (parked,)
+        return parked.__await__()
 
     async def wait(self) -> None:
-        if not self.is_set:
-            wait, wake = self._loop.parked()
-            if self._wakes is None:
-                self._wakes = []
-            self._wakes.append(wake)
-            await wait
+        await self
+
+
+def _over() -> Generator[Any, Any, None]:
+    """There is nothing to wait for."""
+    yield from ()

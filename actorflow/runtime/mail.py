@@ -8,20 +8,43 @@ from typing import TYPE_CHECKING
 from attrs import define
 
 from actorflow.errors import StoreError
-from actorflow.records import Consume, Entry, Envelope, Loaded, Refusal, Run, SetDead, Write
-from actorflow.runtime.loops import Signal
+from actorflow.records import Commit, Consume, Entry, Envelope, Loaded, Refusal, Run, SetDead, Write
+from actorflow.runtime.loops import Loop, Signal
 
 if TYPE_CHECKING:
     from actorflow.runtime.host import Host
 
 
-@define(eq=False)
-class Waiter:
+class Waiter(Signal):
     """Somebody outside who waits for the end of a run, or for an answer."""
 
-    signal: Signal
-    status: str = ""
-    payload: bytes = b""
+    __slots__ = ("payload", "status")
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__(loop)
+        self.status: str = ""
+        self.payload: bytes = b""
+
+
+class Handed(Signal):
+    """A commit that came in by the door: set when it is durable or refused, and its mail is delivered.
+
+    The mail is delivered also if the caller is gone by then.
+    """
+
+    __slots__ = ("_mail", "refusal")
+
+    def __init__(self, host: Host, writes: Sequence[Write]) -> None:
+        super().__init__(host.loop)
+        self._mail = mail_of(host, writes)
+        self.refusal: Refusal | StoreError | None = None
+        host.committer.submit(Commit(tuple(writes)), self._told, door=True)
+
+    def _told(self, refusal: Refusal | StoreError | None) -> None:
+        self.refusal = refusal
+        if self._mail is not None:
+            self._mail.told(refusal)
+        self.set()
 
 
 @define(eq=False)

@@ -33,7 +33,7 @@ from actorflow.records import (
 from actorflow.runtime import inspection, repairs, reports
 from actorflow.runtime.door import Door
 from actorflow.runtime.loops import Signal
-from actorflow.runtime.mail import Waiter, mail_of
+from actorflow.runtime.mail import Handed, Waiter
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -59,20 +59,11 @@ class Operators:
         host = self.host
         if host.closing:
             raise StoreStopped("the runtime is shutting down")
-        mail, done = mail_of(host, writes), Signal(host.loop)
-        outcome: list[Refusal | StoreError | None] = []
-
-        def told(refusal: Refusal | StoreError | None) -> None:
-            outcome.append(refusal)
-            if mail is not None:
-                mail.told(refusal)
-            done.set()
-
-        host.committer.submit(Commit(tuple(writes)), told, door=True)
-        await done.wait()
-        if isinstance(outcome[0], StoreError):
-            raise outcome[0]
-        return outcome[0]
+        handed = Handed(host, writes)
+        await handed
+        if isinstance(handed.refusal, StoreError):
+            raise handed.refusal
+        return handed.refusal
 
     async def run(self, to: Address, *, whole: bool = False) -> Run:
         """The run under that address.
@@ -152,7 +143,7 @@ class Operators:
         while True:
             activation = host.by_address.get(to)
             target = activation.run if activation is not None else await self.run(to)
-            waiter = Waiter(Signal(host.loop))
+            waiter = Waiter(host.loop)
             waiters = host.results.setdefault(target.id, [])
             waiters.append(waiter)
             try:
@@ -164,9 +155,9 @@ class Operators:
                     waiter.status = "stopped"
                 elif not waiter.status or waiter.status in ("running", "waiting", "undoing", "pending"):
                     waiter.status = ""
-                    await waiter.signal.wait()
+                    await waiter
                 elif waiter.status == "paused" and wait_paused:
-                    await waiter.signal.wait()
+                    await waiter
             finally:
                 if waiter in waiters:
                     waiters.remove(waiter)
@@ -271,9 +262,9 @@ class Operators:
         elif activation.stopping == "undo":
             self.host.ending.pause(activation, cancel=cancel_undo)
         while activation.live and activation.stopping in ("pause", "undo"):
-            waiter = Waiter(Signal(self.host.loop))
+            waiter = Waiter(self.host.loop)
             self.host.results.setdefault(run.id, []).append(waiter)
-            await waiter.signal.wait()
+            await waiter
             if waiter.status == "stopped":
                 raise self.host.committer.stopped or StoreStopped("the runtime is shutting down")
 

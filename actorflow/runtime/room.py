@@ -50,6 +50,6 @@ async def wait(host: Host, to: Address) -> bool:
     if activation is None:
         return False
     free = Signal(host.loop)
-    activation.mailbox.freed.append(free.set)
-    await free.wait()
+    activation.mailbox.freed += (free.set,)
+    await free
     return host.committer.stopped is None
