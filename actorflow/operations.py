@@ -149,6 +149,15 @@ class TreeNode:
     children: tuple[TreeNode, ...] = ()
 
 
+class Addressed(Protocol):
+    """What has an address: a handle of an actor or run, awaited or blocking."""
+
+    @property
+    def address(self) -> Address:
+        """Where it is found."""
+        ...
+
+
 class Operations(Protocol):
     """What can be done to runs from outside. What returns has become durable.
 
@@ -223,8 +232,8 @@ class Operations(Protocol):
         """Runs and actors that match, newest first. The status "idle" is that of actors for which nothing waits."""
         ...
 
-    async def counts(self) -> dict[str, int]:
-        """How many runs there are in each status."""
+    async def counts(self, *, actor: bool | None) -> dict[str, int]:
+        """How many runs (or actors, or both) there are in each status; an actor that is not at work is "idle"."""
         ...
 
     async def prune(self, to: Address) -> None:

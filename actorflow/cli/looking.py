@@ -124,7 +124,7 @@ def count_runs(*, options: Options = DEFAULTS) -> int:
     printer = Printer(options)
 
     async def counted(operations: Operations) -> int:
-        counts = dict(sorted((await operations.counts()).items()))
+        counts = dict(sorted((await operations.counts(actor=False)).items()))
         if options.output != "table":
             printer.json(counts)
         elif counts:

@@ -36,7 +36,8 @@ def every_s(envelope: Envelope) -> float | None:
     return 0.0 if envelope.sender.startswith(TIMER) else None
 
 
-def _timer_name(envelope: Envelope) -> str:
+def timer_name(envelope: Envelope) -> str:
+    """Of a timer's message: how its actor called the timer."""
     return envelope.sender.split("/", 2)[2] if envelope.sender.startswith(EVERY) else envelope.sender[len(TIMER) :]
 
 
@@ -55,14 +56,14 @@ class Effects:
     def loaded(self, envelope: Envelope) -> None:
         """A message is there; it may be a timer's."""
         if every_s(envelope) is not None:
-            self._timers[_timer_name(envelope)] = envelope
+            self._timers[timer_name(envelope)] = envelope
 
     def again(self, envelope: Envelope, writes: list[Write]) -> None:
         """That message was dealt with: if a timer sent it, its next moment, or no more."""
         interval = every_s(envelope)
         if interval is None:
             return
-        name = _timer_name(envelope)
+        name = timer_name(envelope)
         if self._timers.get(name, envelope).id != envelope.id:
             return  # It was set anew meanwhile.
         self._timers.pop(name, None)

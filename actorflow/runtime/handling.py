@@ -125,6 +125,11 @@ class ActorActivation(Activation):
         return super().idle and not self.blocked and not self.host.cast.is_static(self)
 
     @property
+    def between_turns(self) -> bool:
+        """True if no turn is open, nothing is on its way to the store, and it may begin the next one."""
+        return self.handling is None and not self.inflight and not self.blocked and self.stopping is None and self.started
+
+    @property
     def fields_bytes(self) -> bytes:
         return self.state_bytes
 

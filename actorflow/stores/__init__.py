@@ -76,8 +76,8 @@ class Store(Protocol):
         `report` is kept)."""
         ...
 
-    async def counts(self) -> dict[str, int]:
-        """How many runs there are in each status."""
+    async def counts(self, *, actor: bool | None = None) -> dict[str, int]:
+        """How many runs there are in each status; of actors only, or of all but them."""
         ...
 
     async def history(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[Event]:

@@ -131,8 +131,8 @@ class MemoryStore:
         found = [_light(run) for run in reversed(by_id(self._data.runs)) if _matches(run, query)]
         return found[: query.limit]
 
-    async def counts(self) -> dict[str, int]:
-        return dict(Counter(run.status for run in self._data.runs.values()))
+    async def counts(self, *, actor: bool | None = None) -> dict[str, int]:
+        return dict(Counter(run.status for run in self._data.runs.values() if actor in (None, run.actor)))
 
     async def history(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[Event]:
         return _journal(self._data, run, lambda seq, _: seq > after)[:limit]

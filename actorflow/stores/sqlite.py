@@ -325,8 +325,8 @@ class SqliteStore:
     async def runs(self, query: RunQuery) -> list[Run]:
         return [light_run_of(row) for row in await self._list(reader.list_runs(query))]
 
-    async def counts(self) -> dict[str, int]:
-        return dict(await self._list(reader.rows("counts")))
+    async def counts(self, *, actor: bool | None = None) -> dict[str, int]:
+        return dict(await self._list(reader.rows("counts", actor=actor)))
 
     async def history(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[Event]:
         rows = await self._list(reader.rows("history", run=run, after=after, limit=limit))

@@ -251,7 +251,7 @@ order by id desc limit :limit
 
 -- name: counts
 -- How many runs there are in each status (the index alone is read).
-select status, count(*) from run group by status
+select status, count(*) from run where (:actor is null or actor = :actor) group by status
 
 -- name: history
 -- A page of a run's whole past: numbers from the narrow index first, rows then.

@@ -182,6 +182,7 @@ class _Side:
             "actors": await store.runs(RunQuery(actor=True)),
             "children": await store.runs(RunQuery(parent=1, limit=2)),
             "counts": await store.counts(),
+            "counts of actors": await store.counts(actor=True),
             "due": await store.due(after=(0.5, 0), limit=3),
             "dead": await store.dead_letters(),
             "dead, a page": await store.dead_letters(after=4, limit=2),
