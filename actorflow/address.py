@@ -64,6 +64,11 @@ class Address(Generic[A_co]):
         return name
 
     @property
+    def address(self) -> records.Address:
+        """Kind and key, as values."""
+        return self._at
+
+    @property
     def _at(self) -> records.Address:
         return records.Address(self.kind, self.key)
 
@@ -160,6 +165,18 @@ class Address(Generic[A_co]):
     async def why(self) -> str:
         """One sentence: what it waits for and what comes next."""
         return await self._outside("why").why(self._at)
+
+    async def reset(self) -> None:
+        """Give an actor the state of a new one: the defaults of its class, or the fields of its static child.
+
+        For an operator whose actor has a state that no code should have written. The history keeps what it was; the mailbox
+        and the timers stay. Wants an actor that is idle or paused.
+
+        Raises:
+            InvalidState: It is at work, or it is a run.
+            BadDefinition: Its class has fields without defaults.
+        """
+        await self._outside("reset").reset(self._at)
 
 
 def _fresh_key() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 
-from actorflow import Abort, Client, Message, Runtime, Workflow, query, step
+from actorflow import Abort, Actor, Client, Fatal, Message, Runtime, Workflow, handler, query, step
 
 
 class OutOfStock(Abort):
@@ -71,7 +71,28 @@ class Broken(Workflow[int]):
         return await fragile()
 
 
-ACTORS = [Order, Broken]
+class Put(Message[int]):
+    amount: int
+
+
+class Box(Actor):
+    """Adds up what it is given, and takes nothing away."""
+
+    total: int = 0
+
+    @handler
+    async def put(self, m: Put) -> int:
+        if m.amount < 0:
+            raise Fatal(f"{m.amount} is less than nothing")
+        self.total += m.amount
+        return self.total
+
+    @query
+    def so_far(self) -> int:
+        return self.total
+
+
+ACTORS = [Order, Broken, Box]
 
 
 async def serve(url: str) -> None:

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from actorflow import __version__
-from actorflow.cli import acting, looking
+from actorflow.cli import acting, letters, looking
 from actorflow.cli.demo import demo
 from actorflow.cli.exits import MEANINGS, Exit, UsageError
+from actorflow.cli.messages import ask, tell
 from actorflow.cli.options import Options
 from actorflow.cli.printer import Printer
+from actorflow.cli.tree import show_tree
 from actorflow.cli.waiting import wait
 
-HELP = """Look at the runs of an actorflow store, mend them, wait for them.
+HELP = """Look at the runs and actors of an actorflow store, mend them, wait for them.
 
 Name the store with --db shop.db, or once for all with ACTORFLOW_DB. A service that is running need not be stopped.
 
@@ -24,6 +26,7 @@ Name the store with --db shop.db, or once for all with ACTORFLOW_DB. A service t
   actorflow runs show Checkout/o-1
   actorflow runs list --reason failure -o ids | actorflow runs retry --stdin
   actorflow runs wait Checkout/o-1 --timeout 5m && echo shipped
+  actorflow dead list --to Account/ann
 
 Exit codes:
 """
@@ -66,7 +69,12 @@ def _app() -> App:
     runs = App(name="runs", help="Look at runs and act on them.")
     app.command(demo)
     app.command(looking.why, name="why")
+    app.command(tell)
+    app.command(ask)
+    app.command(show_tree, name="tree")
     app.command(runs)
+    app.command(_actors())
+    app.command(_dead())
     for name, command in (
         ("list", looking.list_runs),
         ("count", looking.count_runs),
@@ -84,3 +92,26 @@ def _app() -> App:
     ):
         runs.command(command, name=name)
     return app
+
+
+def _actors() -> App:
+    actors = App(name="actors", help="Look at actors and act on them.")
+    for name, command in (
+        ("list", looking.list_actors),
+        ("count", looking.count_actors),
+        ("show", looking.show_run),
+        ("history", looking.show_history),
+        ("pause", acting.pause),
+        ("resume", acting.resume_named),
+        ("reset", acting.reset),
+    ):
+        actors.command(command, name=name)
+    return actors
+
+
+def _dead() -> App:
+    dead = App(name="dead", help="Look at messages that nobody handled, and send them again.")
+    dead.command(letters.list_letters, name="list")
+    dead.command(letters.show_letter, name="show")
+    dead.command(letters.resend, name="resend")
+    return dead

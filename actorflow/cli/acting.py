@@ -85,7 +85,7 @@ def _chosen(verb: Verb, names: tuple[str, ...], stdin: bool, filter: Filter, opt
 def _matching(verb: Verb, filter: Filter, options: Options) -> list[Address]:
     """Runs that match and that the verb may apply to: `cancel` leaves out what has ended, the others want a paused run."""
     status = filter.status or (None if verb.name == "cancel" else "paused")
-    query = RunQuery(kind=filter.kind, status=status, reason=filter.reason, key_prefix=filter.key_prefix)
+    query = RunQuery(kind=filter.kind, status=status, reason=filter.reason, key_prefix=filter.key_prefix, actor=False)
     matching: list[Address] = []
 
     async def look(operations: Operations) -> int:
@@ -200,6 +200,18 @@ def prune(runs: RunNames = (), /, *, stdin: Stdin = False, options: Options = DE
     """Delete runs that have ended. Their keys stay used."""
     verb = Verb(name="prune", past="pruned", act=lambda at, to: at.prune(to))
     return _each(verb, _named(verb, runs, stdin=stdin), options)
+
+
+def resume_named(actors: RunNames = (), /, *, stdin: Stdin = False, options: Options = DEFAULTS) -> int:
+    """Let paused actors go on, with a new budget of restarts."""
+    verb = Verb(name="resume", past="resumed", act=lambda at, to: at.resume(to))
+    return _each(verb, _named(verb, actors, stdin=stdin), options)
+
+
+def reset(actors: RunNames = (), /, *, stdin: Stdin = False, options: Options = DEFAULTS) -> int:
+    """Give actors that are idle or paused the state of new ones. Their mailboxes and timers stay; the history keeps the state."""
+    verb = Verb(name="reset", past="reset", act=lambda at, to: at.reset(to))
+    return _each(verb, _named(verb, actors, stdin=stdin), options)
 
 
 # --- one run -------------------------------------------------------------------------------------------------------------

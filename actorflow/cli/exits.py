@@ -5,7 +5,17 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import cast
 
-from actorflow.errors import ActorflowError, FateUnknown, RunCancelled, RunPaused, RunPruned, StoreError, UnknownKind, UnknownRun
+from actorflow.errors import (
+    ActorflowError,
+    FateUnknown,
+    RunCancelled,
+    RunPaused,
+    RunPruned,
+    StoreError,
+    UnknownKind,
+    UnknownLetter,
+    UnknownRun,
+)
 
 
 class Exit(IntEnum):
@@ -26,11 +36,11 @@ class Exit(IntEnum):
 
 MEANINGS: dict[Exit, str] = {
     Exit.OK: "done; for `wait`: the run completed",
-    Exit.FAILED: "the run failed",
+    Exit.FAILED: "the run failed; for `ask`: the handler failed, or said no",
     Exit.USAGE: "wrong usage, bad input, or a verb that does not fit the run's status",
-    Exit.PAUSED: "the run is paused",
+    Exit.PAUSED: "the run or actor is paused",
     Exit.CANCELLED: "the run was cancelled",
-    Exit.NOT_FOUND: "there is no such run",
+    Exit.NOT_FOUND: "there is no such run, actor or dead letter",
     Exit.TIMED_OUT: "timed out waiting",
     Exit.STORE: "trouble with the store: missing, busy, broken, unavailable",
     Exit.BUG: "a bug of actorflow",
@@ -60,7 +70,7 @@ def of_error(error: BaseException) -> Exit:
     <Exit.NOT_FOUND: 5>
     """
     match error:
-        case UnknownRun() | RunPruned() | UnknownKind():
+        case UnknownRun() | RunPruned() | UnknownKind() | UnknownLetter():
             return Exit.NOT_FOUND
         case StoreError() | FateUnknown():
             return Exit.STORE

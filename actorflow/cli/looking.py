@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from attrs import evolve
 from cyclopts import Parameter
@@ -18,18 +17,23 @@ from actorflow.cli.exits import Exit
 from actorflow.cli.options import DEFAULTS, Options, RunName, address, flag, since_at
 from actorflow.cli.printer import COLORS, Printer, cell, grid, line
 from actorflow.cli.text import length, plain, relative, short, when
-from actorflow.operations import HistoryEntry, LoopInfo, Operations, Page, RunInfo
+from actorflow.operations import ActorInfo, HistoryEntry, LoopInfo, Operations, Page, RunInfo
 from actorflow.policies.failure import FailureReport
 from actorflow.records import Address, PauseReason, RunQuery, RunStatus
 
 PAGE_MAX = 1_000  #: runs or entries asked for at a time
 TIME_NEEDS_COLUMNS = 40  #: a terminal of 80 has room for one time beside each run, one of 120 for two
 BAD_SHOWN_MAX = 5  #: items of a loop that are shown; JSON has more
+TIMERS_SHOWN_MAX = 10  #: of an actor, the next ones; JSON has all
 
-Kind = Annotated[str | None, Parameter(help="Only runs of that class.")]
+Kind = Annotated[str | None, Parameter(help="Only those of that class.")]
 Status = Annotated[RunStatus | None, Parameter(help="Only runs that stand there.")]
-Reason = Annotated[PauseReason | None, Parameter(help="Only runs that are paused for that reason.")]
-KeyPrefix = Annotated[str | None, Parameter(help="Only runs whose key begins so.")]
+ActorStatus = Annotated[
+    Literal["idle", "waiting", "running", "paused"] | None,
+    Parameter(help="Only actors that stand there; one for which nothing waits is idle."),
+]
+Reason = Annotated[PauseReason | None, Parameter(help="Only those that are paused for that reason.")]
+KeyPrefix = Annotated[str | None, Parameter(help="Only those whose key begins so.")]
 AtLeastOne: Number = Number(gte=1)
 
 
@@ -66,13 +70,33 @@ def list_runs(
 ) -> int:
     """List runs, newest first."""
     created_after = None if since is None else since_at(since)
-    query = RunQuery(kind=kind, status=status, reason=reason, key_prefix=key_prefix, created_after=created_after)
+    query = RunQuery(kind=kind, status=status, reason=reason, key_prefix=key_prefix, created_after=created_after, actor=False)
+    return listed(query, "runs", limit=None if all else limit, options=options)
+
+
+def list_actors(
+    *,
+    kind: Kind = None,
+    status: ActorStatus = None,
+    reason: Reason = None,
+    key_prefix: KeyPrefix = None,
+    limit: Annotated[int, Parameter(validator=AtLeastOne, help="At most so many.")] = 50,
+    all: Annotated[bool, flag("All of them, page by page.", "--all")] = False,
+    options: Options = DEFAULTS,
+) -> int:
+    """List actors, newest first."""
+    query = RunQuery(kind=kind, status=status, reason=reason, key_prefix=key_prefix, actor=True)
+    return listed(query, "actors", limit=None if all else limit, options=options)
+
+
+def listed(query: RunQuery, what: str, *, limit: int | None, options: Options) -> int:
+    """Print those that match."""
     printer = Printer(options)
 
-    async def listed(operations: Operations) -> int:
+    async def act(operations: Operations) -> int:
         runs: list[RunInfo] = []
         following: int | None = None
-        async for page in found(operations, query, limit=None if all else limit):
+        async for page in found(operations, query, limit=limit):
             following = page.next
             if options.output == "ids":
                 printer.ids(address_of(info) for info in page.runs)
@@ -84,14 +108,14 @@ def list_runs(
             case "table" if runs:
                 printer.show(_table(runs, time.time(), columns=printer.columns))
             case "table":
-                printer.note("No runs match." if query != RunQuery() else "There are no runs.")
+                printer.note(f"No {what} match." if query != RunQuery(actor=query.actor) else f"There are no {what}.")
             case _:
                 pass
-        if following is not None and not all:
+        if following is not None and limit is not None:
             printer.note(f"There are more: --limit {limit * 10} or --all shows them.")
         return Exit.OK
 
-    return perform(options.db, listed)
+    return perform(options.db, act)
 
 
 def _table(runs: Sequence[RunInfo], now: float, *, columns: int) -> Table:
@@ -121,19 +145,28 @@ def _what(info: RunInfo, now: float) -> Text:
 
 def count_runs(*, options: Options = DEFAULTS) -> int:
     """Say how many runs there are in each status."""
+    return _counted("runs", options)
+
+
+def count_actors(*, options: Options = DEFAULTS) -> int:
+    """Say how many actors there are in each status."""
+    return _counted("actors", options)
+
+
+def _counted(what: str, options: Options) -> int:
     printer = Printer(options)
 
     async def counted(operations: Operations) -> int:
-        counts = dict(sorted((await operations.counts()).items()))
+        counts = dict(sorted((await operations.counts(actor=what == "actors")).items()))
         if options.output != "table":
             printer.json(counts)
         elif counts:
-            table = grid("STATUS", "RUNS")
+            table = grid("STATUS", what.upper())
             for status, number in counts.items():
                 table.add_row(cell(status, COLORS.get(status, "cyan")), f"{number:,}")
             printer.show(table)
         else:
-            printer.note("There are no runs.")
+            printer.note(f"There are no {what}.")
         return Exit.OK
 
     return perform(options.db, counted)
@@ -149,15 +182,15 @@ def show_run(
     history: Annotated[int, Parameter(validator=Number(gte=0), help="How many of its last events.")] = 10,
     options: Options = DEFAULTS,
 ) -> int:
-    """Show where a run stands: its status, what stopped it and what to do now, its loops, its last events."""
+    """Show where a run or actor stands: its status, what stopped it and what to do now, its loops or its mailbox and timers,
+    its last events."""
     to, printer = address(run), Printer(options)
 
     async def shown(operations: Operations) -> int:
         info = await operations.status(to)
-        events: deque[HistoryEntry] = deque(maxlen=history)
+        events: Sequence[HistoryEntry] = ()
         if options.output != "ids" and history:
-            async for page in events_of(operations, to, after=0):
-                events.extend(page)
+            events = await operations.latest(to, limit=history)
         match options.output:
             case "json":
                 printer.json({**plain(info), "history": list(events)})
@@ -180,18 +213,20 @@ async def events_of(operations: Operations, to: Address, *, after: int) -> Async
         after = page[-1].seq
 
 
-def _page(info: RunInfo, events: Sequence[HistoryEntry] | deque[HistoryEntry], now: float) -> list[Table | Text]:
+def _page(info: RunInfo, events: Sequence[HistoryEntry], now: float) -> list[Table | Text]:
     parts: list[Table | Text] = [_facts(info, now)]
+    if info.actor is not None:
+        parts += [Text(), Text("Mailbox", "bold"), _mailbox(info.actor, now)]
     if info.loops:
         parts += [Text(), Text("Loops", "bold"), *(_loop(loop) for loop in info.loops)]
     if info.report is not None:
-        parts += [Text(), Text("Report", "bold"), _report(info.report)]
+        parts += [Text(), Text("Report", "bold"), report_table(info.report)]
     if events:
         parts += [Text(), Text("Last events", "bold"), events_table(events, now)]
     return parts
 
 
-def _pairs(pairs: dict[str, str | Text]) -> Table:
+def pairs_table(pairs: dict[str, str | Text]) -> Table:
     """Names and values, the empty ones left out. A long value is folded, not cut."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim", no_wrap=True)
@@ -203,9 +238,9 @@ def _pairs(pairs: dict[str, str | Text]) -> Table:
 
 
 def _facts(info: RunInfo, now: float) -> Table:
-    return _pairs(
+    return pairs_table(
         {
-            "run": cell(str(address_of(info)), "bold"),
+            info.what: cell(str(address_of(info)), "bold"),
             "status": standing(info),
             "started": when(info.created_at, now),
             "changed": when(info.updated_at, now),
@@ -217,6 +252,20 @@ def _facts(info: RunInfo, now: float) -> Table:
             "crashes": str(info.crashes) if info.crashes else "",
         }
     )
+
+
+def _mailbox(actor: ActorInfo, now: float) -> Table:
+    oldest = "" if actor.oldest_at is None else f", the oldest sent {relative(actor.oldest_at, now)}"
+    pairs: dict[str, str | Text] = {
+        "messages": f"{actor.mailbox:,}{oldest}",
+        "handling": actor.handling or "",
+        "waits for": ", ".join(actor.waits_for),
+        "last": "" if actor.last is None else f"{actor.last}, {when(actor.last_at, now)}",
+    }
+    for timer in actor.timers[:TIMERS_SHOWN_MAX]:
+        every = "" if timer.every_s is None else f", every {length(timer.every_s)}"
+        pairs[f"timer {short(timer.name, 40)}"] = f"{timer.type} {when(timer.due_at, now)}{every}"
+    return pairs_table(pairs)
 
 
 def loop_name(loop: LoopInfo) -> str:
@@ -239,10 +288,11 @@ def _loop(loop: LoopInfo) -> Table:
     pairs: dict[str, str | Text] = {loop_name(loop): loop_line(loop)}
     bad = loop.bad[-BAD_SHOWN_MAX:]
     pairs |= {f"  item {item.index}": f"{short(item.key)}: {short(item.error)}" for item in bad}
-    return _pairs({short(name): value for name, value in pairs.items()})
+    return pairs_table({short(name): value for name, value in pairs.items()})
 
 
-def _report(report: FailureReport) -> Table:
+def report_table(report: FailureReport) -> Table:
+    """What stopped something, and what to do now."""
     pairs: dict[str, str | Text] = {
         "what": report.what,
         "where": report.where,
@@ -255,7 +305,7 @@ def _report(report: FailureReport) -> Table:
         "not undone": ", ".join(report.not_undone),
         "what to do": cell(report.remedy, "bold"),
     }
-    return _pairs(pairs)
+    return pairs_table(pairs)
 
 
 # --- history and why -----------------------------------------------------------------------------------------------------
@@ -294,7 +344,7 @@ def show_history(
     return perform(options.db, shown)
 
 
-def events_table(events: Sequence[HistoryEntry] | deque[HistoryEntry], now: float) -> Table:
+def events_table(events: Sequence[HistoryEntry], now: float) -> Table:
     """Events, one a row."""
     table = grid("SEQ", "WHEN", "KIND", "CALL", "STATUS", "TRY", "INPUT -> OUTCOME", giving_way=("CALL", "INPUT -> OUTCOME"))
     for event in events:

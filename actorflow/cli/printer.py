@@ -93,6 +93,11 @@ class Printer:
         for run in runs:
             _write(sys.stdout, f"{safe(str(run)) if sys.stdout.isatty() else run}\n")
 
+    def lines(self, texts: Iterable[str]) -> None:
+        """One text a line, as it is."""
+        for text in texts:
+            _write(sys.stdout, f"{text}\n")
+
     def show(self, *parts: RenderableType) -> None:
         """Tables and lines for a person."""
         console = _results()
@@ -114,12 +119,18 @@ class Printer:
             self.errors.print(Text(safe(text), style=style), soft_wrap=True)
         _write(sys.stderr, captured.get())
 
-    def complain(self, error: BaseException) -> Exit:
-        """Tell what went wrong; returns the exit code for it."""
+    def complain(self, error: BaseException, *, plainly: bool = False) -> Exit:
+        """Tell what went wrong; returns the exit code for it.
+
+        Args:
+            error: What was raised.
+            plainly: It is an exception of somebody else's code, however strange: no bug of ours.
+        """
         error = exits.innermost(error)
         if self.options.debug:
             _write(sys.stderr, "".join(traceback.format_exception(error)))
-        self._say(f"actorflow: {exits.sentence(error)}", "red")
+        said = f"{type(error).__name__}: {error}" if plainly else exits.sentence(error)
+        self._say(f"actorflow: {said}", "red")
         return exits.of_error(error)
 
     @contextmanager

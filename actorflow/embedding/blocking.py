@@ -13,12 +13,13 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import anyio
 
+from actorflow import records
 from actorflow.actor import Actor
 from actorflow.address import Address, GiveUp, Landed, Run, RunAgain
 from actorflow.clock import Duration, seconds
 from actorflow.embedding.portal import Backend, LoopThread
 from actorflow.message import Message
-from actorflow.operations import HistoryEntry, OnConflict, Page, RunInfo, TreeNode
+from actorflow.operations import Addressed, HistoryEntry, Letters, OnConflict, Page, RunInfo, TreeNode
 from actorflow.policies.limits import Limits
 from actorflow.records import RunQuery
 from actorflow.runtime.client import Client
@@ -58,6 +59,11 @@ class SyncAddress(Generic[A_co]):
     def key(self) -> str:
         """Which one of its kind."""
         return self._to.key
+
+    @property
+    def address(self) -> records.Address:
+        """Kind and key, as values."""
+        return self._to.address
 
     def __str__(self) -> str:
         return str(self._to)
@@ -105,6 +111,10 @@ class SyncAddress(Generic[A_co]):
     def why(self) -> str:
         """One sentence: what it waits for and what comes next."""
         return self._wait(lambda to: to.why())
+
+    def reset(self) -> None:
+        """Give an actor the state of a new one; it must be idle or paused."""
+        self._wait(lambda to: to.reset())
 
 
 class SyncRun(SyncAddress[W_co]):
@@ -208,9 +218,22 @@ class SyncFront:
         """Runs that match, newest first, a page at a time: pass `before_id=page.next` for the next one."""
         return self._loop.call(lambda front: front.runs(query, **filters))
 
-    def counts(self) -> dict[str, int]:
-        """How many runs there are in each status."""
-        return self._loop.call(lambda front: front.counts())
+    def actors(self, query: RunQuery | None = None, /, **filters: Any) -> Page:
+        """Actors that match, newest first, as `runs` does it."""
+        return self._loop.call(lambda front: front.actors(query, **filters))
+
+    def counts(self, *, actor: bool | None = False) -> dict[str, int]:
+        """How many runs there are in each status; with `actor=True` how many actors, None is both."""
+        return self._loop.call(lambda front: front.counts(actor=actor))
+
+    def dead_letters(self, of: Addressed | None = None, /, *, after: int = 0, limit: int = 100) -> Letters:
+        """Messages that nobody handled, oldest first, a page at a time: pass `after=letters.next` for the next one."""
+        whose = None if of is None else of.address
+        return self._loop.call(lambda front: front.operations.dead_letters(whose, after=after, limit=limit))
+
+    def resend(self, letter: int) -> None:
+        """Put a dead letter back into the mailbox it was for, last in line."""
+        self._loop.call(lambda front: front.resend(letter))
 
 
 class SyncRuntime(SyncFront):
@@ -303,3 +326,11 @@ class SyncClient(SyncFront):
         backend: Backend = "asyncio",
     ) -> None:
         super().__init__(lambda: Client(url, actors=actors, patience=patience, limits=limits), backend)
+
+    def tree(self) -> TreeNode:
+        """The live tree of the service: every supervisor and static child."""
+
+        async def looking(front: Front) -> TreeNode:
+            return await front.operations.tree()
+
+        return self._loop.call(looking)

@@ -16,12 +16,13 @@ from anyio.abc import TaskGroup
 from attrs import evolve
 
 from actorflow.clock import Chance, SystemClock
-from actorflow.errors import InvalidState, MailboxFull, RunEnded, RunPaused
+from actorflow.errors import InvalidState, MailboxFull, NotRunning, RunEnded, RunPaused
 from actorflow.failures import decode_failure
 from actorflow.kind import Kind
+from actorflow.operations import TreeNode
 from actorflow.policies.limits import Limits
 from actorflow.records import ENDED, Address, Envelope, Lease, Loaded, Run, SetState, Wake, Write
-from actorflow.runtime import reports
+from actorflow.runtime import actors, reports
 from actorflow.runtime.door import Door
 from actorflow.runtime.host import Host
 from actorflow.runtime.loading import Loading
@@ -33,7 +34,7 @@ from actorflow.stores import Store
 from actorflow.stores.sqlite import SqliteStore
 from actorflow.stores.view import SqliteView
 
-READS = frozenset(("query", "status", "history", "why", "runs", "counts"))
+READS = frozenset(("query", "status", "history", "latest", "why", "runs", "counts", "dead_letters", "tree"))
 
 
 class NobodyRuns(Exception):
@@ -124,6 +125,7 @@ class _Alone(Operators):
         run = await self.run(to)
         if run.status in ENDED:
             return False
+        actors.refuse("cancel", run)
         if run.status != "undoing" and run.reason != "undo":
             writes: list[Write] = [self.host.envelope(run.id, "~cancel", why.encode(), sender=""), Wake(run.id, 0.0)]
             if run.status == "paused":  # Only what waits is looked at by the next holder.
@@ -144,6 +146,7 @@ class _Alone(Operators):
     async def result(self, to: Address, *, wait_paused: bool) -> bytes:
         """Of a run that has ended, or is paused."""
         run = await self.run(to, whole=True)
+        actors.refuse("result", run)
         if run.status == "completed":
             return run.outcome or b"null"
         if run.status in ENDED:
@@ -151,6 +154,16 @@ class _Alone(Operators):
         if run.status == "paused" and not wait_paused:
             raise RunPaused(to, run.reason or "", reports.decode(run.report))
         raise NobodyRuns
+
+    async def reset(self, to: Address) -> None:
+        run = await self.run(to)
+        if run.actor and run.status != "paused":
+            raise InvalidState("reset", to, "not paused", "Nobody runs it now: `pause` it first, or start its service.")
+        await super().reset(to)
+
+    async def tree(self) -> TreeNode:
+        what = "nobody runs this store now, so there is no live tree"
+        raise NotRunning(f"{what}: start its service. `actorflow actors list` shows the actors that are stored.")
 
 
 class _Slot(Door):

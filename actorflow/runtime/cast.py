@@ -62,13 +62,24 @@ class Cast:
             return await self.receiver(to)
         self._making[to] = Signal(host.loop)
         try:
-            await self.make(to, self._blank(to))
+            await self.make(to, self.first_fields(to))
         finally:
             self._making.pop(to).set()
         return await host.find(to)
 
-    def _blank(self, to: Address) -> bytes:
-        kind = self.host.kinds[to.kind]
+    def first_fields(self, to: Address) -> bytes:
+        """The fields of a new actor: those of the static child, else the defaults of its class.
+
+        Raises:
+            BadDefinition: There are fields without defaults.
+            UnknownKind: Its class is not registered.
+        """
+        kind = self.host.kinds.get(to.kind)
+        if kind is None:
+            raise UnknownKind(to.kind, list(self.host.kinds))
+        child = self.tree.spec(to)
+        if child is not None and not isinstance(child.actor, type):
+            return kind.encode(child.actor)
         try:
             return kind.encode(kind.cls())
         except TypeError as error:

@@ -19,7 +19,7 @@ from actorflow.actor import Actor
 from actorflow.clock import Duration, seconds
 from actorflow.errors import AskTimeout, BadDefinition, FateUnknown, OutsideTurn, StoreBusy
 from actorflow.kind import Kind
-from actorflow.operations import Operations
+from actorflow.operations import Operations, TreeNode
 from actorflow.policies.limits import Limits
 from actorflow.runtime import alone
 from actorflow.runtime.alone import READS, NobodyRuns
@@ -40,8 +40,8 @@ class Client(Front):
     """Runs of a store that another process holds (or that nobody does), from `async with` to its end.
 
     A `tell` without a key is given one, so that it can be repeated when its holder dies over it; the store keeps the key (a
-    short row) as long as the run. `resume`, `retry`, `skip`, `decide`, `fork` and `prune` are not repeated then, and raise
-    `FateUnknown`.
+    short row) as long as the run. `resume`, `retry`, `skip`, `decide`, `fork`, `prune`, `reset` and `resend` are not repeated
+    then, and raise `FateUnknown`.
 
     Args:
         url: `sqlite:///file.db` or `sqlite:////absolute/file.db`, as the service has it.
@@ -97,6 +97,14 @@ class Client(Front):
     def _met(self, actor: type[Actor]) -> None:
         kind = actor.__kind_info__()
         self._kinds[kind.name] = kind
+
+    async def tree(self) -> TreeNode:
+        """The live tree of the service: every supervisor and static child, what it is doing, and what it has left.
+
+        Raises:
+            NotRunning: Nobody holds the store, so that there is no live tree.
+        """
+        return await self.operations.tree()
 
     # --- calls ----------------------------------------------------------------------------------------------------------
 

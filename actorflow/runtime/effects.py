@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from actorflow.errors import ActorflowError, MailboxFull, StoreError, UnknownRun
-from actorflow.failures import encode_failure
+from actorflow.errors import ActorflowError, MailboxFull, RunEnded, StoreError, UnknownRun
+from actorflow.failures import encode_failure, failed_answer
 from actorflow.kernel.outbox import CancelTimer, Effect, Leave, Post, SetTimer, Stash, Unstash, Watch
 from actorflow.records import ENDED, Address, Consume, Entry, Envelope, Run, Wake, Write
 from actorflow.runtime import room
@@ -36,7 +36,8 @@ def every_s(envelope: Envelope) -> float | None:
     return 0.0 if envelope.sender.startswith(TIMER) else None
 
 
-def _timer_name(envelope: Envelope) -> str:
+def timer_name(envelope: Envelope) -> str:
+    """Of a timer's message: how its actor called the timer."""
     return envelope.sender.split("/", 2)[2] if envelope.sender.startswith(EVERY) else envelope.sender[len(TIMER) :]
 
 
@@ -55,14 +56,14 @@ class Effects:
     def loaded(self, envelope: Envelope) -> None:
         """A message is there; it may be a timer's."""
         if every_s(envelope) is not None:
-            self._timers[_timer_name(envelope)] = envelope
+            self._timers[timer_name(envelope)] = envelope
 
     def again(self, envelope: Envelope, writes: list[Write]) -> None:
         """That message was dealt with: if a timer sent it, its next moment, or no more."""
         interval = every_s(envelope)
         if interval is None:
             return
-        name = _timer_name(envelope)
+        name = timer_name(envelope)
         if self._timers.get(name, envelope).id != envelope.id:
             return  # It was set anew meanwhile.
         self._timers.pop(name, None)
@@ -209,12 +210,15 @@ class Effects:
         due_at = None if post.after_s is None else host.clock.wall() + post.after_s
         envelope = host.envelope(target.id, post.type, post.body, key=post.key, sender=str(activation), due_at=due_at)
         if target.status in ENDED or target.status == "undoing":
-            writes.append(envelope._replace(state="dead"))
+            writes.append(envelope._replace(state="dead", answer=failed_answer(RunEnded(post.to, target.status))))
             return
         beside = sent.get(target.id, 0)
         accepted = room.admit(host, target, envelope, beside=beside)
         sent[target.id] = beside + 1
-        writes.extend(accepted if accepted is not None else [envelope._replace(state="dead")])
+        if accepted is None:
+            full = failed_answer(MailboxFull(post.to, host.mailbox_max(post.to.kind)))
+            accepted = [envelope._replace(state="dead", answer=full)]
+        writes.extend(accepted)
 
     def _lost(self, post: Post, error: Exception, writes: list[Write]) -> None:
         """There is nobody; it is a dead letter in the log of who sent it."""

@@ -12,7 +12,7 @@ from actorflow.address import Address, Run
 from actorflow.clock import Duration, seconds
 from actorflow.errors import BadDefinition
 from actorflow.message import Message, encode_message
-from actorflow.operations import OnConflict, Operations, Page
+from actorflow.operations import Addressed, Letters, OnConflict, Operations, Page
 from actorflow.records import RunQuery
 from actorflow.topic import Topic
 from actorflow.workflow import Workflow
@@ -79,15 +79,48 @@ class Front:
         return Run(workflow, key, self.operations)
 
     async def runs(self, query: RunQuery | None = None, /, **filters: Any) -> Page:
-        """Runs that match, newest first, a page at a time: pass `before_id=page.next` for the next one.
+        """Runs of workflows that match, newest first, a page at a time: pass `before_id=page.next` for the next one.
 
-        Filters: kind, status, reason, key_prefix, created_after, created_before, limit (up to 1,000).
+        Filters: kind, status, reason, key_prefix, created_after, created_before, limit (up to 1,000). Actors have a list of
+        their own, `actors`: there may be a million of them beside ten runs. A `RunQuery` with `actor=None` finds both.
         """
-        return await self.operations.runs(query or RunQuery(**filters))
+        return await self.operations.runs(query or RunQuery(**{"actor": False, **filters}))
 
-    async def counts(self) -> dict[str, int]:
-        """How many runs there are in each status."""
-        return await self.operations.counts()
+    async def actors(self, query: RunQuery | None = None, /, **filters: Any) -> Page:
+        """Actors that match, newest first, as `runs` does it; `status="idle"` are those for which nothing waits."""
+        return await self.operations.runs(query or RunQuery(**{**filters, "actor": True}))
+
+    async def counts(self, *, actor: bool | None = False) -> dict[str, int]:
+        """How many runs there are in each status; with `actor=True` how many actors, None is both."""
+        return await self.operations.counts(actor=actor)
+
+    async def dead_letters(self, of: Addressed | None = None, /, *, after: int = 0, limit: int = 100) -> Letters:
+        """Messages that nobody handled, oldest first, a page at a time: pass `after=letters.next` for the next one.
+
+        Args:
+            of: Only those to that actor or run.
+            after: Only those with a larger number.
+            limit: At most so many, up to 1,000.
+
+        Raises:
+            UnknownRun: There is no such actor or run.
+        """
+        return await self.operations.dead_letters(None if of is None else of.address, after=after, limit=limit)
+
+    async def resend(self, letter: int) -> None:
+        """Put a dead letter back into the mailbox it was for; on return that is durable.
+
+        It keeps its number and its key, comes last in line, and has no deadline any more. The receiver's history says so.
+
+        Args:
+            letter: Its number (`DeadLetter.id`).
+
+        Raises:
+            UnknownLetter: There is no such dead letter (any more).
+            RunEnded, RunEnding, MailboxFull: Its receiver takes nothing; it stays a dead letter.
+            InvalidState: Another call is sending it just now.
+        """
+        await self.operations.resend(letter)
 
 
 def _check_instance(given: object) -> None:

@@ -127,6 +127,11 @@ class ActorActivation(Activation):
         return super().idle and not self.blocked and not self.host.cast.is_static(self)
 
     @property
+    def between_turns(self) -> bool:
+        """True if no turn is open, nothing is on its way to the store, and it may begin the next one."""
+        return self.handling is None and not self.inflight and not self.blocked and self.stopping is None and self.started
+
+    @property
     def fields_bytes(self) -> bytes:
         return self.state_bytes
 
@@ -261,6 +266,8 @@ class ActorActivation(Activation):
         """The turn waits: from here on its entries are recorded, under its own round."""
         self.handling = turn
         turn.entries = True
+        if turn.number:  # The same when the message is tried again, and when it was a dead letter and is sent again.
+            self.scope = self.scope.rpartition("/")[0] + f"/m{turn.number}"
         self.durable_bytes()
         self._write_state(writes)
         if not resumed:

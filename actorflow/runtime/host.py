@@ -144,6 +144,7 @@ class Host:
             deadline_at=deadline_at,
             parent=parent,
             detached=detached,
+            actor=self.cast.is_actor(to.kind),
             created_at=at,
             updated_at=at,
             input=fields,
@@ -152,6 +153,11 @@ class Host:
     def begun(self, run: Run, request: str = "") -> Entry:
         """The event of its acceptance; *request* names the call that started it, if that may be repeated."""
         return Entry(run.id, 0, "started", "", run.kind, 0, "", 0, run.created_at, None, None, None, request or None)
+
+    def next_message(self) -> int:
+        """The number of a message to be, or of a place in line."""
+        self._message_id += 1
+        return self._message_id
 
     def envelope(
         self,

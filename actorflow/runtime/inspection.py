@@ -14,7 +14,7 @@ from actorflow.policies import cursor as cursors
 from actorflow.policies.cursor import Cursor
 from actorflow.policies.failure import FailureReport
 from actorflow.records import ENDED, Entry, Event, Identity, Loaded, Run, SetCursor
-from actorflow.runtime import reports
+from actorflow.runtime import actors, reports
 from actorflow.runtime.activation import Activation
 from actorflow.runtime.answers import open_call
 from actorflow.runtime.calls import Call
@@ -44,8 +44,8 @@ def query(host: Host, run: Run, name: str, arguments: bytes) -> bytes:
     return question.outcome.encode(answer, f"answer of query {name}")
 
 
-async def info(host: Host, run: Run, *, loops: bool = True) -> RunInfo:
-    """What there is to say of a run."""
+async def info(host: Host, run: Run, *, more: bool = True) -> RunInfo:
+    """What there is to say of a run or actor; without *more* (what its mailbox and loops say) from its row alone."""
     parent = None
     if run.parent is not None:
         found = await host.store.get(run.parent)
@@ -53,7 +53,7 @@ async def info(host: Host, run: Run, *, loops: bool = True) -> RunInfo:
     return RunInfo(
         kind=run.kind,
         key=run.key,
-        status=run.status,
+        status=actors.standing(host, run),
         reason=run.reason,
         round=run.round,
         crashes=run.crashes,
@@ -64,7 +64,9 @@ async def info(host: Host, run: Run, *, loops: bool = True) -> RunInfo:
         deadline_at=run.deadline_at,
         parent=parent,
         report=_report(run),
-        loops=await _loops(host, run) if loops else (),
+        loops=await _loops(host, run) if more and not run.actor else (),
+        what="actor" if run.actor else "run",
+        actor=await actors.info(host, run) if more and run.actor else None,
     )
 
 
@@ -128,7 +130,7 @@ def shown(event: Event) -> HistoryEntry:
 
 def _outcome(entry: Entry, *, failed: bool) -> str:
     payload = entry.outcome or b""
-    if entry.kind == "paused":
+    if entry.kind == "paused" or (entry.kind == "dead" and entry.n):  # Without a number it is one that nobody was found for.
         report = reports.decode(payload)
         return "" if report is None else report.what
     return describe_failure(payload) if failed and entry.kind != "set_aside" else reports.shown(payload)
@@ -145,6 +147,8 @@ async def why(host: Host, run: Run) -> str:
         return f"{who} is paused ({run.reason}): {report}" if report is not None else f"{who} is paused ({run.reason})."
     if run.status == "undoing":
         return f"{who} is undoing what it did; then it ends."
+    if run.actor:
+        return await actors.why(host, run)
     activation = host.resident.get(run.id)
     if activation is not None and activation.calls:
         waits = "; ".join(_waits(call) for call in activation.calls.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -29,14 +29,15 @@ class Waiter(Signal):
 class Handed(Signal):
     """A commit that came in by the door: set when it is durable or refused, and its mail is delivered.
 
-    The mail is delivered also if the caller is gone by then.
+    The mail is delivered, and what follows from the commit done, also if the caller is gone by then.
     """
 
-    __slots__ = ("_mail", "refusal")
+    __slots__ = ("_durable", "_mail", "refusal")
 
-    def __init__(self, host: Host, writes: Sequence[Write]) -> None:
+    def __init__(self, host: Host, writes: Sequence[Write], durable: Callable[[], object] | None = None) -> None:
         super().__init__(host.loop)
         self._mail = mail_of(host, writes)
+        self._durable = durable
         self.refusal: Refusal | StoreError | None = None
         host.committer.submit(Commit(tuple(writes)), self._told, door=True)
 
@@ -44,6 +45,8 @@ class Handed(Signal):
         self.refusal = refusal
         if self._mail is not None:
             self._mail.told(refusal)
+        if self._durable is not None and refusal is None:
+            self._durable()
         self.set()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -18,7 +19,7 @@ from actorflow.errors import (
     UnknownRun,
 )
 from actorflow.failures import decode_failure
-from actorflow.operations import Decision, HistoryEntry, OnConflict, Page, RunInfo
+from actorflow.operations import Decision, HistoryEntry, Letters, OnConflict, Page, RunInfo, TreeNode
 from actorflow.records import (
     ENDED,
     Address,
@@ -30,7 +31,7 @@ from actorflow.records import (
     Taken,
     Write,
 )
-from actorflow.runtime import inspection, repairs, reports
+from actorflow.runtime import actors, inspection, letters, repairs, reports, resetting
 from actorflow.runtime.door import Door
 from actorflow.runtime.loops import Signal
 from actorflow.runtime.mail import Handed, Waiter
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
     from actorflow.runtime.host import Host
 
+HISTORY_PAGE_MAX = 10_000
+"""Events of one page: with their payloads they travel in one answer."""
+
 
 class Operators:
     """`Operations` on the runs of this process's store."""
@@ -46,12 +50,17 @@ class Operators:
     def __init__(self, host: Host) -> None:
         self.host: Host = host
         self.door: Door = Door(self)
+        self.resending: set[int] = set()  #: dead letters that are on their way back
         self._starting: dict[Address, Signal] = {}
 
     # --- writing --------------------------------------------------------------------------------------------------------
 
-    async def write(self, writes: list[Write]) -> Refusal | None:
+    async def write(self, writes: list[Write], *, durable: Callable[[], object] | None = None) -> Refusal | None:
         """Commit at the door: durable on return, or refused. Its mail is delivered also if the caller is gone by then.
+
+        Args:
+            writes: What is written together.
+            durable: What follows from that as soon as it is, before anything that is written later.
 
         Raises:
             StoreError: Nothing was written.
@@ -59,7 +68,7 @@ class Operators:
         host = self.host
         if host.closing:
             raise StoreStopped("the runtime is shutting down")
-        handed = Handed(host, writes)
+        handed = Handed(host, writes, durable)
         await handed
         if isinstance(handed.refusal, StoreError):
             raise handed.refusal
@@ -87,6 +96,8 @@ class Operators:
         host = self.host
         if to.kind not in host.kinds:
             raise UnknownKind(to.kind, list(host.kinds))
+        if host.cast.is_actor(to.kind):
+            raise InvalidState("start", to, "an actor", actors.NOT_FOR_ACTORS["start"])
         if len(input) > host.limits.payload_bytes_max:
             host.checked(input, f"input of {to}")
         while (starting := self._starting.get(to)) is not None:
@@ -143,6 +154,7 @@ class Operators:
         while True:
             activation = host.by_address.get(to)
             target = activation.run if activation is not None else await self.run(to)
+            actors.refuse("result", target)
             waiter = Waiter(host.loop)
             waiters = host.results.setdefault(target.id, [])
             waiters.append(waiter)
@@ -185,7 +197,12 @@ class Operators:
 
     async def history(self, to: Address, *, after: int, limit: int) -> tuple[HistoryEntry, ...]:
         run = await self.run(to)
-        events = await self.host.store.history(run.id, after=after, limit=max(1, min(limit, 10_000)))
+        events = await self.host.store.history(run.id, after=after, limit=max(1, min(limit, HISTORY_PAGE_MAX)))
+        return tuple(inspection.shown(event) for event in events)
+
+    async def latest(self, to: Address, *, limit: int) -> tuple[HistoryEntry, ...]:
+        run = await self.run(to)
+        events = await self.host.store.latest(run.id, limit=max(1, min(limit, HISTORY_PAGE_MAX)))
         return tuple(inspection.shown(event) for event in events)
 
     async def why(self, to: Address) -> str:
@@ -193,12 +210,17 @@ class Operators:
 
     async def runs(self, query: RunQuery) -> Page:
         query = evolve(query, limit=max(1, min(query.limit, 1_000)))
+        wanted = query.status
+        if wanted == "idle":  # As its row says it.
+            query = evolve(query, status="waiting", actor=True)
         rows = await self.host.store.runs(query)
-        infos = [await inspection.info(self.host, row, loops=False) for row in rows]
-        return Page(runs=tuple(infos), next=rows[-1].id if len(rows) == query.limit else None)
+        infos = [await inspection.info(self.host, row, more=False) for row in rows]
+        shown = tuple(info for info in infos if wanted in (None, info.status))
+        return Page(runs=shown, next=rows[-1].id if len(rows) == query.limit else None)
 
-    async def counts(self) -> dict[str, int]:
-        return await self.host.store.counts()
+    async def counts(self, *, actor: bool | None) -> dict[str, int]:
+        counts = await self.host.store.counts(actor=actor)
+        return {"idle" if actor and status == "waiting" else status: count for status, count in counts.items()}
 
     # --- operators ------------------------------------------------------------------------------------------------------
 
@@ -222,8 +244,7 @@ class Operators:
         run = await self.run(to)
         if run.status in ENDED:
             return False
-        if host.cast.is_actor(to.kind):
-            raise InvalidState("cancel", to, run.status, "An actor is not cancelled, it has no end: `pause` it.")
+        actors.refuse("cancel", run)
         if run.status == "paused":
             await repairs.cancel_paused(self, run, why)
             return True
@@ -272,19 +293,41 @@ class Operators:
         await repairs.resume(self, await self.run(to, whole=True))
 
     async def retry(self, to: Address) -> None:
-        await repairs.retry(self, await self.run(to, whole=True))
+        await repairs.retry(self, await self._of_workflow(to, "retry"))
 
     async def skip(self, to: Address, *, value: bytes) -> None:
-        await repairs.skip(self, await self.run(to, whole=True), value)
+        await repairs.skip(self, await self._of_workflow(to, "skip"), value)
 
     async def decide(self, to: Address, *, call: str, decision: Decision) -> None:
         await repairs.decide(self, await self.run(to, whole=True), call, decision)
 
     async def fork(self, to: Address, *, key: str, at: int | None, input: bytes | None, keep: bool) -> None:
-        await repairs.fork(self, await self.run(to, whole=True), key, at, input, keep=keep)
+        await repairs.fork(self, await self._of_workflow(to, "fork"), key, at, input, keep=keep)
+
+    async def _of_workflow(self, to: Address, verb: str) -> Run:
+        run = await self.run(to, whole=True)
+        actors.refuse(verb, run)
+        return run
 
     async def prune(self, to: Address) -> None:
         run = await self.run(to)
+        actors.refuse("prune", run)
         if run.status not in ENDED:
             raise InvalidState("prune", to, run.status, "Only a run that has ended can be pruned.")
         await self.write([Prune(run.id)])
+
+    async def reset(self, to: Address) -> None:
+        await resetting.reset(self, await self.run(to, whole=True))
+
+    # --- dead letters, and the tree ---------------------------------------------------------------------------------------
+
+    async def dead_letters(self, to: Address | None, *, after: int, limit: int) -> Letters:
+        return await letters.page(self.host, None if to is None else await self.run(to), after=after, limit=limit)
+
+    async def resend(self, letter: int) -> Address:
+        return await letters.resend(self, letter)
+
+    async def tree(self) -> TreeNode:
+        if self.host.closing:
+            raise StoreStopped("the runtime is shutting down")
+        return self.host.cast.tree.shown()

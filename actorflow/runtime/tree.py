@@ -153,10 +153,10 @@ class Tree:
     nodes: list[Node] = field(factory=list[Node], init=False)
     closing: bool = field(default=False, init=False)  #: the runtime stops it, in order
     _place: dict[Address, tuple[Node, int]] = field(factory=dict[Address, "tuple[Node, int]"], init=False)
-    _all: frozenset[Address] = field(init=False)
+    _all: dict[Address, Child[Any]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._all = frozenset(_addresses(self.roots))
+        self._all = {_address(child): child for child in _children(self.roots)}
 
     # --- life -----------------------------------------------------------------------------------------------------------
 
@@ -187,6 +187,10 @@ class Tree:
     def holds(self, address: Address) -> bool:
         """True if that actor is a static child: it is in memory only when its supervisor wants it."""
         return address in self._all
+
+    def spec(self, address: Address) -> Child[Any] | None:
+        """How the tree declares that actor, if it is a static child."""
+        return self._all.get(address)
 
     def wanted(self, address: Address) -> bool:
         """True if its supervisor wants it in memory now."""
@@ -232,8 +236,7 @@ class Tree:
                 host.remove(activation)
             run = await host.find(address)
             if run is None:
-                given = child.actor if not isinstance(child.actor, type) else child.actor()
-                await host.cast.make(address, child.cls.__kind_info__().encode(given))
+                await host.cast.make(address, host.cast.first_fields(address))
             elif address not in host.by_address:
                 if run.status == "paused":
                     await host.cast.unpause(run)
@@ -332,10 +335,10 @@ def _address(child: Child[Any]) -> Address:
     return Address(child.cls.__kind__, child.key)
 
 
-def _addresses(supervisors: tuple[Any, ...]) -> list[Address]:
-    found: list[Address] = []
+def _children(supervisors: tuple[Any, ...]) -> list[Child[Any]]:
+    found: list[Child[Any]] = []
     for each in supervisors:
-        found.extend(_addresses(each.children) if isinstance(each, Supervisor) else [_address(each)])
+        found.extend(_children(each.children) if isinstance(each, Supervisor) else [each])
     return found
 
 

@@ -76,12 +76,20 @@ class Store(Protocol):
         `report` is kept)."""
         ...
 
-    async def counts(self) -> dict[str, int]:
-        """How many runs there are in each status."""
+    async def counts(self, *, actor: bool | None = None) -> dict[str, int]:
+        """How many runs there are in each status; of actors only, or of all but them."""
         ...
 
     async def history(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[Event]:
         """The whole past of a run with `seq > after`, all rounds, folded and set aside ones too, in order."""
+        ...
+
+    async def latest(self, run: int, *, limit: int = 10) -> list[Event]:
+        """The last events of a run, by round and number, oldest first."""
+        ...
+
+    async def death(self, run: int, message: int) -> Event | None:
+        """The last entry of kind "dead" of that run with that `n`: why it gave the message up."""
         ...
 
     async def events(self, *, after: int = 0, limit: int = 1_000) -> list[Event]:

@@ -24,7 +24,7 @@ from actorflow.attempt import current_step
 from actorflow.clock import Chance, Clock
 from actorflow.errors import RunEnded, RunPaused, StoreUnavailable
 from actorflow.policies.limits import Limits
-from actorflow.records import ENDED, Address, Run
+from actorflow.records import ENDED, Address, Run, RunQuery
 from actorflow.runtime import Runtime
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
@@ -187,12 +187,13 @@ async def _live(scenario: Scenario, world: World, store: FaultStore) -> tuple[bo
 async def _pauses(runtime: Runtime, store: FaultStore) -> None:
     """An operator who pauses all runs at planned moments, and resumes them a second later, or in the next life."""
     began = anyio.current_time()
-    for run in (await runtime.runs(status="paused", reason="operator")).runs:  # A crash kept somebody from resuming it.
+    forgotten = await runtime.operations.runs(RunQuery(status="paused", reason="operator"))
+    for run in forgotten.runs:  # A crash kept somebody from resuming it.
         with suppress(StoreUnavailable):
             await runtime.operations.resume(Address(run.kind, run.key))
     for fault in sorted((fault for fault in store.faults if fault.mode == "pause"), key=lambda fault: fault.delay_s):
         await anyio.sleep_until(began + fault.delay_s)
-        runs = (await runtime.runs()).runs
+        runs = (await runtime.operations.runs(RunQuery())).runs
         for verb in ("pause", "resume"):
             for run in runs:
                 if run.status not in ENDED:
