@@ -50,8 +50,8 @@ class Door:
         handler = self._check(to, type_, body)
         waiter = Waiter(Signal(host.loop))
         with anyio.move_on_after(within_s):
-            if handler is not None and handler.readonly:
-                return await self._read(to, type_, body)
+            if handler is not None and handler.readonly and await self._is_in_memory(to):
+                return self._read(to, type_, body)
             envelope = await self._send(to, type_, body, key, expires_at=host.clock.wall() + within_s, waiter=waiter)
             if envelope.state != "pending" and envelope.answer is not None:
                 return _value(envelope.answer)
@@ -70,9 +70,13 @@ class Door:
             raise host.committer.stopped or StoreStopped("the runtime is shutting down")
         raise AskTimeout(to, within_s)
 
-    async def _read(self, to: Address, type_: str, body: bytes) -> bytes:
-        """Answer from the last durable state: nothing is written, and nobody is waited for."""
+    async def _is_in_memory(self, to: Address) -> bool:
+        """False for a static child that is down: there is nobody to answer at once."""
         await self.accepting(to, ask=True)
+        return to in self.host.by_address
+
+    def _read(self, to: Address, type_: str, body: bytes) -> bytes:
+        """Answer from the last durable state: nothing is written, and nobody is waited for."""
         activation = self.host.by_address.get(to)
         assert isinstance(activation, ActorActivation)
         return read(activation, type_, body)
@@ -172,7 +176,7 @@ class Door:
             await host.cast.receiver(to)
         target = await run(to)
         waiting = 0
-        if target.status == "paused":
+        if target.status == "paused" or not host.cast.may_enter(to):
             loaded = await host.store.load(target.id)
             waiting = len(loaded.mailbox) if loaded is not None else 0
             target = await run(to)
