@@ -30,6 +30,13 @@ def address_of(child: Child[Any]) -> Address:
     return Address(child.cls.__kind__, child.key)
 
 
+def text_of(why: Why) -> str:
+    """For people."""
+    if isinstance(why, Failed):
+        return f"{type(why.error).__qualname__}: {why.error}"[:500]
+    return why
+
+
 @define(eq=False)
 class Life:
     """One start of one child. News of a life that is over changes nothing."""
@@ -99,8 +106,11 @@ class Life:
 
     def set_aside(self, error: BaseException) -> None:
         """Its row says that it cannot go on; so there is nothing that could be kept."""
-        kept = decision_on(self.node.state.spec.on, error) == "keep"
+        state = self.node.state.child(str(self.address))
+        running = state is not None and state.status == "running"
+        kept = running and decision_on(self.node.state.spec.on, error) == "keep"
         self.end("killed" if kept else Failed(error))
+        self.node.failures[str(self.address)] = text_of(Failed(error))
 
     def stop(self, within_s: float) -> None:
         """Let it finish its turn; cancel that if it takes longer."""

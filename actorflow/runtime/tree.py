@@ -37,7 +37,7 @@ from actorflow.policies.tree import (
     Why,
 )
 from actorflow.records import Address
-from actorflow.runtime.lives import Life, address_of
+from actorflow.runtime.lives import Life, address_of, text_of
 from actorflow.runtime.loops import Signal
 from actorflow.supervisor import Child, Supervisor
 
@@ -131,8 +131,8 @@ class Node:
                 self.end(why)
 
     def _report(self, report: Report) -> None:
-        what = f"{report.what.replace('_', ' ')} ({_text(report.why)})"
-        self.failures[report.child] = _text(report.why)
+        what = f"{report.what.replace('_', ' ')} ({text_of(report.why)})"
+        self.failures[report.child] = text_of(report.why)
         if report.what == "too_many_restarts":
             self.gave_up = f"{report.child}: {what}"
         log.warning("%s > %s: %s", self.spec.name, report.child, what)
@@ -158,7 +158,7 @@ class Node:
     @property
     def failure(self) -> str | None:
         """What made it end, if that was no request and no end of a significant child."""
-        return _text(self.why) if isinstance(self.why, Failed) else self.gave_up
+        return text_of(self.why) if isinstance(self.why, Failed) else self.gave_up
 
 
 @define(eq=False)
@@ -353,9 +353,3 @@ class Tree:
             shown = TreeNode(name=child.id, what=kind, state=child.status)
         failure = node.failures.get(child.id, shown.last_failure)
         return evolve(shown, restarts=max(0, child.generation - 1), last_failure=failure)
-
-
-def _text(why: Why | None) -> str:
-    if isinstance(why, Failed):
-        return f"{type(why.error).__qualname__}: {why.error}"[:500]
-    return str(why)
