@@ -207,9 +207,13 @@ class Cast:
         )
 
     def gone(self, activation: Activation, status: str) -> None:
-        """It was set aside or stopped: who watched it is told."""
+        """It was set aside."""
         if self.is_static(activation):
             self.tree.set_aside(activation, *(activation.aside or ("", None)))
+        self.tell_watchers(activation, status)
+
+    def tell_watchers(self, activation: Activation, status: str) -> None:
+        """Who watches it is told that it is no more; once."""
         writes: list[Write] = []
         for envelope in activation.mailbox.waiting.values():
             if envelope.type == "~watch" and envelope.reply_to is not None and self.is_actor(activation.run.kind):

@@ -3,17 +3,21 @@
 A child that starts is loaded (or made, the very first time) and is up when its `on_start` is durable. One that stops finishes
 its turn; when its time is over its steps are cancelled, and one that does not even end then is left to itself. Between two
 lives it is not in memory, and its mail waits as rows.
+
+One that was at work in several unclean ends of the process is not even tried: it is down, and the tree does without it until
+an operator starts it. Else it would take the whole service along again and again.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
 from actorflow.errors import ActorPaused, StoreUnavailable
 from actorflow.policies.supervision import decision_on
-from actorflow.policies.tree import Exited, Failed, Started, Why
+from actorflow.policies.tree import Exited, Failed, Started, StopChild, Why
 from actorflow.records import Address
 from actorflow.runtime import reports
 from actorflow.runtime.calls import Abandonable
@@ -21,8 +25,12 @@ from actorflow.runtime.timers import Timer
 from actorflow.supervisor import Child
 
 if TYPE_CHECKING:
+    from actorflow.policies.failure import FailureReport
     from actorflow.runtime.activation import Activation
     from actorflow.runtime.tree import Node
+
+
+log: logging.Logger = logging.getLogger("actorflow")
 
 
 def address_of(child: Child[Any]) -> Address:
@@ -48,9 +56,12 @@ class Life:
     _ends_as: Why = field(default="shutdown", init=False)
     _late: Timer | None = field(default=None, init=False)
     _stopping: bool = field(default=False, init=False)
+    _over: bool = field(default=False, init=False)
+    _asked: bool = field(init=False)  #: an operator wants it
 
     def __attrs_post_init__(self) -> None:
         self.address = address_of(self.child)
+        self._asked = self.node.state.plan.asked
 
     @property
     def current(self) -> bool:
@@ -79,8 +90,12 @@ class Life:
         host, tree = self.node.tree.host, self.node.tree
         run = await host.cast.receiver(self.address)
         assert run is not None
-        if self.current and run.status == "paused":  # A start is what it needs; why it was set aside is in its log.
-            await host.cast.unpause(run)
+        if self.current and run.status == "paused":
+            found = await host.store.get(run.id)
+            if found is not None and found.reason == "interrupted" and not self._asked:
+                self.set_aside("interrupted", reports.decode(found.report))
+                return
+            await host.cast.unpause(run)  # A start is what it needs; why it was set aside is in its log.
         if not self.current:
             return
         tree.down.discard(run.id)
@@ -104,8 +119,17 @@ class Life:
         """It takes no turn any more, unless its supervisor says "keep"; otherwise `over` follows."""
         self.node.hand(Exited(str(self.address), self.generation, Failed(error)))
 
-    def set_aside(self, error: BaseException) -> None:
+    def set_aside(self, reason: str, report: FailureReport | None) -> None:
         """Its row says that it cannot go on; so there is nothing that could be kept."""
+        if not self.current:
+            return
+        error = ActorPaused(self.address, reason, report)
+        if reason == "interrupted":
+            log.error("%s stays down until `runtime.start_child(%r)`: %s", self.address, str(self.address), error)
+            self.node.failures[str(self.address)] = text_of(Failed(error))
+            self.started()  # For those that come after it.
+            self.node.hand(StopChild(str(self.address)))
+            return
         state = self.node.state.child(str(self.address))
         running = state is not None and state.status == "running"
         kept = running and decision_on(self.node.state.spec.on, error) == "keep"
@@ -147,19 +171,21 @@ class Life:
 
     def end(self, why: Why) -> None:
         """It has ended."""
-        if self.current:
-            self.over()
-            self.node.hand(Exited(str(self.address), self.generation, why))
-
-    def over(self) -> None:
-        """Out of memory; from here on its mail waits."""
         if self._late is not None:
             self._late.cancel()
-        if not self.current:
-            return
+        if self.current and not self._over:
+            self._over = True
+            self.node.hand(Exited(str(self.address), self.generation, why))
+
+    def over(self, *, for_good: bool) -> None:
+        """Its supervisor knows of its end. Out of memory; from here on its mail waits."""
+        if self._late is not None:
+            self._late.cancel()
         tree = self.node.tree
         del tree.lives[self.address]
         if (activation := self.activation) is not None:
             tree.down.add(activation.run.id)
             tree.host.remove(activation)
+            if for_good:
+                tree.host.cast.tell_watchers(activation, "stopped")
 

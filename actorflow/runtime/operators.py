@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -281,6 +282,9 @@ class Operators:
 
     async def resume(self, to: Address) -> None:
         await repairs.resume(self, await self.run(to, whole=True))
+        if self.host.cast.tree.holds(to):
+            with suppress(InvalidState):  # Its supervisor is down, and will start it.
+                self.host.cast.tree.start_child(str(to))
 
     async def retry(self, to: Address) -> None:
         await repairs.retry(self, await self.run(to, whole=True))

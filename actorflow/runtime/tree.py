@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field
 
-from actorflow.errors import ActorPaused, InvalidState, StoreStopped
+from actorflow.errors import InvalidState, StoreStopped
 from actorflow.operations import TreeNode
 from actorflow.policies import supervision
 from actorflow.policies.tree import (
@@ -95,9 +95,20 @@ class Node:
         now, die = host.clock.monotonic(), host.chance.jitter()
         self.state, actions = supervision.decide(self.state, event, now=now, die=die)
         if isinstance(event, Exited) and not any(isinstance(action, Keep) for action in actions):
-            self.tree.over(event.child, event.generation)
+            life = self.tree.life(event.child, event.generation)
+            if life is not None:
+                life.over(for_good=self._for_good(event.child))
         for action in actions:
             self._obey(action)
+
+    def _for_good(self, id: str) -> bool:
+        """True if that child, which has ended, does not come back by itself, as far as is known here."""
+        state, child = self.state, self.state.child(id)
+        if self.tree.closing or (child is not None and child.status != "down"):
+            return False
+        if state.phase in ("exiting", "ended"):
+            return self.parent is None
+        return not state.plan.stops and not state.plan.starts and all(each.status != "restarting" for each in state.children)
 
     def _obey(self, action: Action) -> None:
         match action:
@@ -170,6 +181,7 @@ class Tree:
     nodes: list[Node] = field(factory=list[Node], init=False)  #: at the top, in the order of their start
     lives: dict[Address, Life] = field(factory=dict[Address, Life], init=False)  #: of the static children that shall be in memory
     down: set[int] = field(factory=set[int], init=False)  #: static children whose mail wakes nobody
+    closing: bool = field(default=False, init=False)
     lost: bool = field(default=False, init=False)  #: the store takes nothing any more: nothing is decided
     _children: dict[Address, Child[Any]] = field(init=False)
     _above: dict[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]], init=False)  #: from the top down
@@ -207,6 +219,7 @@ class Tree:
 
     async def close(self) -> None:
         """Stop all, last one first; each child has its own time for that."""
+        self.closing = True
         for node in reversed(self.nodes):
             node.hand(StopRequested())
             await node.ended.wait()
@@ -240,12 +253,6 @@ class Tree:
         life = self.lives.get(Address(kind, key))
         return life if life is not None and life.generation == generation else None
 
-    def over(self, id: str, generation: int) -> None:
-        """Its end is known to its supervisor; it leaves memory if it has not."""
-        life = self.life(id, generation)
-        if life is not None:
-            life.over()
-
     def started(self, activation: Activation) -> None:
         """Its `on_start` is durable."""
         if (life := self.lives.get(activation.address)) is not None:
@@ -264,7 +271,7 @@ class Tree:
     def set_aside(self, activation: Activation, reason: str, report: FailureReport | None) -> None:
         """Its row says that it cannot go on."""
         if (life := self.lives.get(activation.address)) is not None:
-            life.set_aside(ActorPaused(activation.address, reason, report))
+            life.set_aside(reason, report)
 
     def dropped(self, activation: Activation) -> None:
         """A commit of it was refused."""
