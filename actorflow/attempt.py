@@ -17,7 +17,7 @@ from actorflow.records import Identity
 class StepInfo:
     """What a running step may know of itself. To be read, not written."""
 
-    _key: str | tuple[str, Identity]  #: as text, or what it is made of
+    _key: str | tuple[str, Identity] = field(alias="key")  #: as text, or what it is made of
     name: str
     attempt: int  #: from 1
     deadline: datetime | None = None  #: when this attempt will be cancelled

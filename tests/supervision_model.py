@@ -274,6 +274,7 @@ class FakeTree(Tree):
         super().__init__(history)
         self.states: dict[str, SupervisorState] = {}
         self.generation: dict[str, int] = {}
+        self.boots = Counter[str]()  #: of supervisors
         self._events = deque[tuple[str, Event]]()
         self._obeying = False
 
@@ -302,6 +303,7 @@ class FakeTree(Tree):
                     case Supervisor() as nested:
                         self.write(id, "start")
                         self.states[id] = supervisor(nested.spec())
+                        self.boots[id] += 1
                         self.hand_in(id, Boot())
                     case _:
                         self.start_actor(id, lambda: self.tell_up(id), lambda why: self.tell_exit(id, why))
@@ -313,7 +315,9 @@ class FakeTree(Tree):
             case Keep(id):
                 self.actors[id] = "running"
             case After(delay_s, event):
-                self.after(delay_s, lambda: self.hand_in(me, event))
+                boot = self.boots[me]
+                # A delay of an earlier life of this supervisor says nothing to the present one.
+                self.after(delay_s, lambda: self.hand_in(me, event) if self.boots[me] == boot else None)
             case Report(id, what, why):
                 self.write(id, f"report {what}", why)
             case Ready():

@@ -250,7 +250,7 @@ def test_reset_gives_an_idle_actor_the_state_of_a_new_one_and_the_history_keeps_
             assert await ann.ask(Deposit(1)) == 1
             entry = next(entry for entry in await ann.history() if entry.kind == "reset")
             assert (entry.input, entry.outcome) == ('{"balance":7}', '{"balance":0}')
-            assert [timer.name for timer in ((await ann.status()).actor or pytest.fail()).timers] == ["reminder"]
+            assert [timer.name for timer in ((await ann.status()).actor or pytest.fail("no actor")).timers] == ["reminder"]
         async with runtime(Account, store=store) as opened:
             assert await opened.at(Account, "ann").ask(Deposit(1)) == 2
 

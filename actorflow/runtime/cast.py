@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field
 
-from actorflow.errors import ActorPaused, BadDefinition, HandlerFailed, StoreError, StoreStopped, UnknownKind
+from actorflow.errors import BadDefinition, HandlerFailed, StoreError, StoreStopped, UnknownKind
 from actorflow.failures import failed_answer
+from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.outbox import Post
 from actorflow.operations import TreeNode
 from actorflow.policies.failure import classify
 from actorflow.policies.restarts import Backoff, Budget, spend
-from actorflow.policies.tree import Failed
-from actorflow.records import Address, Commit, Consume, Envelope, Run, SetState, Write
+from actorflow.records import Address, Commit, Consume, Envelope, Identity, Run, SetEnd, SetState, Write
 from actorflow.runtime import reports
 from actorflow.runtime.loops import Signal
 from actorflow.runtime.mail import Handed, mail_of
@@ -74,14 +74,11 @@ class Cast:
             BadDefinition: There are fields without defaults.
             UnknownKind: Its class is not registered.
         """
-        kind = self.host.kinds.get(to.kind)
+        kind, given = self.host.kinds.get(to.kind), self.tree.given(to)
         if kind is None:
             raise UnknownKind(to.kind, list(self.host.kinds))
-        child = self.tree.spec(to)
-        if child is not None and not isinstance(child.actor, type):
-            return kind.encode(child.actor)
         try:
-            return kind.encode(kind.cls())
+            return kind.encode(kind.cls() if given is None or isinstance(given, type) else given)
         except TypeError as error:
             raise BadDefinition(
                 f"{to} cannot be made by writing to it: {kind.name} has fields without defaults ({error}). Give them "
@@ -174,12 +171,18 @@ class Cast:
         return not self.tree.holds(address) or self.tree.wanted(address)
 
     async def unpause(self, run: Run) -> None:
-        """A static child that was set aside is to start again."""
+        """A static child that was set aside is to start again.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
         at = self.host.clock.wall()
-        state = SetState(run=run.id, status="waiting", reason=None, wake_at=None, crashes=0, at=at)
-        done = Signal(self.host.loop)
-        self.host.committer.submit(Commit((state,)), lambda _: done.set())
-        await done.wait()
+        state = SetState(run=run.id, status="waiting", reason=None, wake_at=0.0, crashes=0, at=at)
+        resumed = new_entry(run.id, run.round, "resumed", Identity("", "start", 0), at=at, status="")
+        handed = Handed(self.host, (state, resumed, SetEnd(run=run.id, report=b"")))
+        await handed
+        if isinstance(handed.refusal, StoreError):
+            raise handed.refusal
 
     def shown(self, activation: Activation, state: str) -> TreeNode:
         """An actor in memory, to look at."""
@@ -197,9 +200,13 @@ class Cast:
         )
 
     def gone(self, activation: Activation, status: str) -> None:
-        """It was set aside or stopped: who watched it is told."""
+        """It was set aside."""
         if self.is_static(activation):
-            self.tree.left(activation, Failed(ActorPaused(activation.address, "", None)))  # type: ignore[arg-type]
+            self.tree.set_aside(activation, *(activation.aside or ("", None)))
+        self.tell_watchers(activation, status)
+
+    def tell_watchers(self, activation: Activation, status: str) -> None:
+        """Who watches it is told that it is no more; once."""
         writes: list[Write] = []
         for envelope in activation.mailbox.waiting.values():
             if envelope.type == "~watch" and envelope.reply_to is not None and self.is_actor(activation.run.kind):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from actorflow.errors import StoreError
 from actorflow.kernel.journal import entry as new_entry
+from actorflow.policies.failure import FailureReport
 from actorflow.records import Chain, Commit, Entry, Identity, PauseReason, Refusal, Run, RunStatus, SetState, Write, made
 from actorflow.runtime.mail import TRAVELS, Mail, mail_of
 
@@ -28,6 +29,7 @@ class Commits(Chain):
         self.crashes: int = run.crashes
         self.wake_at: float | None = run.wake_at
         self.inflight: int = 0  #: commits that are not durable yet
+        self.aside: tuple[PauseReason, FailureReport | None] | None = None  #: why an actor is set aside
 
     def state(self, status: RunStatus, *, reason: PauseReason | None = None, wake_at: float | None = None) -> SetState:
         """The write that puts the run there."""

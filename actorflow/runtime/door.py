@@ -175,7 +175,7 @@ class Door:
             await host.cast.receiver(to)
         target = await run(to)
         waiting = 0
-        if target.status == "paused":
+        if target.status == "paused" or not host.cast.may_enter(to):
             loaded = await host.store.load(target.id)
             waiting = len(loaded.mailbox) if loaded is not None else 0
             target = await run(to)

@@ -84,11 +84,11 @@ class Front:
         Filters: kind, status, reason, key_prefix, created_after, created_before, limit (up to 1,000). Actors have a list of
         their own, `actors`: there may be a million of them beside ten runs. A `RunQuery` with `actor=None` finds both.
         """
-        return await self.operations.runs(query or RunQuery(**{"actor": False, **filters}))
+        return await self.operations.runs(query or _query(filters, actor=False))
 
     async def actors(self, query: RunQuery | None = None, /, **filters: Any) -> Page:
         """Actors that match, newest first, as `runs` does it; `status="idle"` are those for which nothing waits."""
-        return await self.operations.runs(query or RunQuery(**{**filters, "actor": True}))
+        return await self.operations.runs(query or _query(filters, actor=True))
 
     async def counts(self, *, actor: bool | None = False) -> dict[str, int]:
         """How many runs there are in each status; with `actor=True` how many actors, None is both."""
@@ -121,6 +121,11 @@ class Front:
             InvalidState: Another call is sending it just now.
         """
         await self.operations.resend(letter)
+
+
+def _query(filters: dict[str, Any], *, actor: bool) -> RunQuery:
+    filters.setdefault("actor", actor)
+    return RunQuery(**filters)
 
 
 def _check_instance(given: object) -> None:

@@ -21,7 +21,8 @@ from actorflow.kernel.requests import Again, Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
 from actorflow.kind import Fields, Kind
 from actorflow.message import Message, decode_message
-from actorflow.records import Address, Entry, Envelope, Event, Loaded, RunStatus, SetAsideEntries, SetRound, Write
+from actorflow.policies.failure import FailureReport
+from actorflow.records import Address, Entry, Envelope, Event, Loaded, PauseReason, RunStatus, SetAsideEntries, SetRound, Write
 from actorflow.runtime import outcomes, reports
 from actorflow.runtime.activation import Activation
 from actorflow.runtime.effects import Effects, every_s
@@ -48,6 +49,7 @@ class ActorActivation(Activation):
         self.state_bytes: bytes = self._fields_at_start  #: the fields as they are durable, or about to be
         self.effects: Effects = Effects(self)
         self.started = False  #: `on_start` is done
+        self._announced = False  #: and durable
         self.written_bytes = self._durable = self.state_bytes
         self.instance: Any = None
         self.stashed: set[int] = set()
@@ -94,14 +96,14 @@ class ActorActivation(Activation):
         """The turn before the first message."""
         writes: list[Write] = []
         if not self.kind.starts:
-            self.is_started()
-            self.serve()
+            self.started = True
+            self._go_on()
         elif self._handle(None, writes):
             self.commit(writes)
 
-    def is_started(self) -> None:
-        self.started = True
-        self.host.cast.started(self)
+    def pause(self, reason: PauseReason, report: FailureReport | None, writes: list[Write]) -> None:
+        self.aside = reason, report
+        super().pause(reason, report, writes)
 
     def _resume(self, opened: Entry, events: Sequence[Event]) -> None:
         """The turn that was under way when this actor left memory: its successes are kept, its failures forgotten."""
@@ -361,6 +363,9 @@ class ActorActivation(Activation):
         if self.proven is not None:  # Its process outlived a turn of it.
             self.proven.set()
         self.effects.durable()
+        if not self._announced and self.started:
+            self._announced = True
+            self.host.cast.started(self)
         if self.leaving:
             self.leaving = False
             self.host.cast.left(self)

@@ -336,6 +336,7 @@ class Host:
         if activation.live and not isinstance(refusal, StoreError):
             log.warning("a commit of %s was refused (%s); it is loaded again", activation, refusal)
             self.remove(activation)
+            self.cast.tree.dropped(activation)
             self.deadlines.after(1.0, lambda: self.loading.wake(activation.run.id))
 
     def reload(self, activation: Activation) -> None:
@@ -383,6 +384,7 @@ class Host:
 
     def on_stop(self, error: StoreError) -> None:
         """The store takes no more writes: nothing that is in memory may go on."""
+        self.cast.tree.abandon()
         for activation in list(self.resident.values()):
             self.remove(activation)
         for waiters in (*self.results.values(), *self.replies.values()):

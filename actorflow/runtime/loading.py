@@ -44,7 +44,7 @@ class Loading:
 
     def wake(self, run: int, envelope: Envelope | None = None) -> None:
         """Load that run soon; a message that arrived meanwhile is handed over then."""
-        if self.host.closing:
+        if self.host.closing or run in self.host.cast.tree.down:
             return
         if run in self.host.resident:
             if envelope is not None:
@@ -133,7 +133,8 @@ class Loading:
             for envelope in self._arrivals.get(run, []):
                 activation.arrived(envelope)
             return
-        if SUSPECT_CRASHES <= loaded.run.crashes < self.host.limits.crashes_max:
+        static = self.host.cast.tree.holds(loaded.run.address)  # Those start one by one anyway.
+        if SUSPECT_CRASHES <= loaded.run.crashes < self.host.limits.crashes_max and not static:
             self.host.spawn(lambda: self._alone(run))
         else:
             self.enter(loaded, self._arrivals.get(run, []))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -266,6 +267,9 @@ class Operators:
 
     async def pause(self, to: Address) -> None:
         run = await self.run(to)
+        if self.host.cast.tree.holds(to):
+            remedy = f"Its supervisor would start it again: `runtime.stop_child({str(to)!r})`."
+            raise InvalidState("pause", to, "a static child", remedy)
         if run.status == "paused":
             return
         await self._pause(to, cancel_undo=False)
@@ -291,6 +295,9 @@ class Operators:
 
     async def resume(self, to: Address) -> None:
         await repairs.resume(self, await self.run(to, whole=True))
+        if self.host.cast.tree.holds(to):
+            with suppress(InvalidState):  # Its supervisor is down, and will start it.
+                self.host.cast.tree.start_child(str(to))
 
     async def retry(self, to: Address) -> None:
         await repairs.retry(self, await self._of_workflow(to, "retry"))

@@ -77,7 +77,7 @@ def _finished(actor: ActorActivation, turn: Handling, value: Any, writes: list[W
     if turn.entries:
         actor.next_round(writes)
     if envelope is None:
-        actor.is_started()
+        actor.started = True
     elif reply is None:
         actor.stashed.add(envelope.id)
     else:
@@ -142,6 +142,8 @@ def failed(actor: ActorActivation, turn: Handling, error: BaseException, writes:
     """The handler failed: the fields are as before it, and the message is answered, tried again, or given up."""
     actor.roll_back()
     if turn.envelope is None:
+        if turn.entries:  # Given up: its next start is a turn of its own, and asks its steps anew.
+            actor.next_round(writes)
         actor.commit_then(writes, lambda: actor.host.cast.failed(actor, error))
         return False
     tries = actor.host.cast.tried(actor, turn.number)

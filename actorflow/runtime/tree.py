@@ -1,7 +1,7 @@
 """The live tree: supervisors that obey `policies.supervision`, and what there is to see of them.
 
-A supervisor here is no task: it is handed events and does at once what the policy says. Starting a child is loading its
-actor and waiting for its `on_start`; stopping one lets its turn finish, then cancels it.
+A supervisor here is no task: it is handed events and does at once what the policy says. What a supervisor's end means for
+others ends with its parents: at the top it is logged, and all else in the runtime goes on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field
 
-from actorflow.errors import StoreStopped
+from actorflow.errors import InvalidState, StoreStopped
 from actorflow.operations import TreeNode
 from actorflow.policies import supervision
 from actorflow.policies.tree import (
@@ -37,11 +37,13 @@ from actorflow.policies.tree import (
     Why,
 )
 from actorflow.records import Address
+from actorflow.runtime.lives import Life, address_of, text_of
 from actorflow.runtime.loops import Signal
 from actorflow.supervisor import Child, Supervisor
 
 if TYPE_CHECKING:
-    from actorflow.runtime.handling import ActorActivation
+    from actorflow.policies.failure import FailureReport
+    from actorflow.runtime.activation import Activation
     from actorflow.runtime.host import Host
 
 log: logging.Logger = logging.getLogger("actorflow")
@@ -49,7 +51,7 @@ log: logging.Logger = logging.getLogger("actorflow")
 
 @define(eq=False)
 class Node:
-    """One live supervisor."""
+    """One start of one supervisor, to its end."""
 
     tree: Tree
     spec: Supervisor
@@ -58,14 +60,21 @@ class Node:
     state: SupervisorState = field(init=False)
     nodes: dict[str, Node] = field(factory=dict[str, "Node"])
     failures: dict[str, str] = field(factory=dict[str, str])  #: the last one of each child
-    restarts: dict[str, int] = field(factory=dict[str, int])
-    over: Signal | None = None  #: set when all its children are up, or it has ended
+    ready: bool = False  #: all its children were up
+    gave_up: str | None = None  #: it restarted somebody too often
     why: Why | None = None  #: with what it ended
+    settled: Signal = field(init=False)  #: it was ready, or has ended
+    ended: Signal = field(init=False)
     _events: deque[Event] = field(factory=deque[Event])
     _busy: bool = False
+    _nested: dict[str, Supervisor] = field(init=False)
+    _actors: dict[str, Child[Any]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.state = supervision.supervisor(self.spec.spec())
+        self.settled, self.ended = Signal(self.tree.host.loop), Signal(self.tree.host.loop)
+        self._nested = {child.id: child for child in self.spec.children if isinstance(child, Supervisor)}
+        self._actors = {child.id: child for child in self.spec.children if isinstance(child, Child)}
 
     def hand(self, event: Event) -> None:
         """Something happened: decide, and do it. What that leads to at once waits in line."""
@@ -74,74 +83,93 @@ class Node:
             return
         self._busy = True
         try:
-            host = self.tree.host
             while self._events:
-                event = self._events.popleft()
-                now, die = host.clock.monotonic(), host.chance.jitter()
-                self.state, actions = supervision.decide(self.state, event, now=now, die=die)
-                for action in actions:
-                    self._obey(action)
+                self._decide(self._events.popleft())
         finally:
             self._busy = False
 
+    def _decide(self, event: Event) -> None:
+        host = self.tree.host
+        if self.tree.lost:
+            return
+        now, die = host.clock.monotonic(), host.chance.jitter()
+        self.state, actions = supervision.decide(self.state, event, now=now, die=die)
+        if isinstance(event, Exited) and not any(isinstance(action, Keep) for action in actions):
+            life = self.tree.life(event.child, event.generation)
+            if life is not None:
+                life.over(for_good=self._for_good(event.child))
+        for action in actions:
+            self._obey(action)
+
+    def _for_good(self, id: str) -> bool:
+        """True if that child, which has ended, does not come back by itself, as far as is known here."""
+        state, child = self.state, self.state.child(id)
+        if self.tree.closing or (child is not None and child.status != "down"):
+            return False
+        if state.phase in ("exiting", "ended"):
+            return self.parent is None
+        return not state.plan.stops and not state.plan.starts and all(each.status != "restarting" for each in state.children)
+
     def _obey(self, action: Action) -> None:
         match action:
+            case Start(id, generation) if id in self._nested:
+                node = self.nodes[id] = Node(self.tree, self._nested[id], self, generation)
+                node.hand(Boot())
             case Start(id, generation):
-                self.restarts[id] = generation - 1
-                if id in self.nested:
-                    self._start_supervisor(self.nested[id], generation)
-                else:
-                    self.tree.start(self, self.actors[id], generation)
+                Life(self, self._actors[id], generation).begin()
+            case Stop(id, generation) if id in self._nested:
+                self.nodes[id].hand(StopRequested())
             case Stop(id, generation, within_s):
-                if id in self.nested:
-                    self._stop_supervisor(id, generation)
+                life = self.tree.life(id, generation)
+                if life is None:
+                    self.hand(Exited(id, generation, "shutdown"))
                 else:
-                    self.tree.stop(self, self.actors[id], generation, within_s)
-            case Keep(id):
-                self.tree.keep(self.actors[id])
+                    life.stop(within_s or 0.0)
+            case Keep(id, generation):
+                life = self.tree.life(id, generation)
+                if life is not None and life.activation is not None:
+                    life.activation.go_on()
             case After(delay_s, event):
                 self.tree.host.deadlines.after(delay_s, lambda: self.hand(event))
             case Report():
                 self._report(action)
             case Ready():
-                self._told()
+                self.ready = True
+                self.settled.set()
                 if self.parent is not None:
                     self.parent.hand(Started(self.spec.id, self.generation))
             case Exit(why):
-                self.why = why
-                self._told()
-                if self.parent is not None:
-                    self.parent.hand(Exited(self.spec.id, self.generation, why))
-                elif why != "shutdown" or not self.tree.closing:
-                    log.critical("supervisor %s has ended (%s) and stays down", self.spec.name, _text(why))
-
-    def _start_supervisor(self, spec: Supervisor, generation: int) -> None:
-        node = self.nodes[spec.id] = Node(self.tree, spec, self, generation)
-        node.hand(Boot())
-
-    def _stop_supervisor(self, id: str, generation: int) -> None:
-        node = self.nodes.get(id)
-        if node is None or node.why is not None:
-            self.hand(Exited(id, generation, "shutdown"))
-        else:
-            node.hand(StopRequested())
+                self.end(why)
 
     def _report(self, report: Report) -> None:
-        self.failures[report.child] = _text(report.why)
-        where = f"{self.spec.name} > {report.child}"
-        log.warning("%s: %s (%s)", where, report.what.replace("_", " "), _text(report.why))
+        what = f"{report.what.replace('_', ' ')} ({text_of(report.why)})"
+        self.failures[report.child] = text_of(report.why)
+        if report.what == "too_many_restarts":
+            self.gave_up = f"{report.child}: {what}"
+        log.warning("%s > %s: %s", self.spec.name, report.child, what)
 
-    def _told(self) -> None:
-        if self.over is not None:
-            self.over.set()
+    def end(self, why: Why) -> None:
+        """All its children are down."""
+        self.why = why
+        self.settled.set()
+        self.ended.set()
+        if self.parent is not None:
+            self.parent.hand(Exited(self.spec.id, self.generation, why))
+        elif self.failure is not None:
+            log.critical(
+                "supervisor %s has ended and stays down, with all below it: %s. Everything else goes on. Mend what failed, "
+                "then `runtime.start_child(%r)`.",
+                self.spec.name,
+                self.failure,
+                self.spec.name,
+            )
+        else:
+            log.info("supervisor %s has ended", self.spec.name)
 
     @property
-    def nested(self) -> dict[str, Supervisor]:
-        return {child.id: child for child in self.spec.children if isinstance(child, Supervisor)}
-
-    @property
-    def actors(self) -> dict[str, Child[Any]]:
-        return {child.id: child for child in self.spec.children if isinstance(child, Child)}
+    def failure(self) -> str | None:
+        """What made it end, if that was no request and no end of a significant child."""
+        return text_of(self.why) if isinstance(self.why, Failed) else self.gave_up
 
 
 @define(eq=False)
@@ -150,13 +178,26 @@ class Tree:
 
     host: Host
     roots: tuple[Supervisor, ...]
-    nodes: list[Node] = field(factory=list[Node], init=False)
-    closing: bool = field(default=False, init=False)  #: the runtime stops it, in order
-    _place: dict[Address, tuple[Node, int]] = field(factory=dict[Address, "tuple[Node, int]"], init=False)
-    _all: dict[Address, Child[Any]] = field(init=False)
+    nodes: list[Node] = field(factory=list[Node], init=False)  #: at the top, in the order of their start
+    lives: dict[Address, Life] = field(factory=dict[Address, Life], init=False)  #: of the static children that shall be in memory
+    down: set[int] = field(factory=set[int], init=False)  #: static children whose mail wakes nobody
+    closing: bool = field(default=False, init=False)
+    lost: bool = field(default=False, init=False)  #: the store takes nothing any more: nothing is decided
+    _children: dict[Address, Child[Any]] = field(init=False)
+    _above: dict[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]], init=False)  #: from the top down
 
     def __attrs_post_init__(self) -> None:
-        self._all = {_address(child): child for child in _children(self.roots)}
+        self._children = {}
+        for root in self.roots:
+            self._register(root, ())
+
+    def _register(self, child: Child[Any] | Supervisor, above: tuple[str, ...]) -> None:
+        self._above[child.id] = above
+        if isinstance(child, Child):
+            self._children[address_of(child)] = child
+            return
+        for each in child.children:
+            self._register(each, (*above, child.id))
 
     # --- life -----------------------------------------------------------------------------------------------------------
 
@@ -164,139 +205,128 @@ class Tree:
         """Start all, in order.
 
         Raises:
-            Exception: What kept a child from starting. What was up by then is stopped.
+            Exception: What kept a child from starting. What was up by then is to be stopped by `close`.
         """
         for spec in self.roots:
             node = Node(self, spec, None)
-            node.over = Signal(self.host.loop)
             self.nodes.append(node)
             node.hand(Boot())
-            await node.over.wait()
-            if node.why is not None:
-                raise node.why.error if isinstance(node.why, Failed) else StoreStopped(f"supervisor {spec.name} did not start")
+            await node.settled.wait()
+            if not node.ready:
+                if isinstance(node.why, Failed):
+                    raise node.why.error
+                raise self.host.committer.stopped or StoreStopped(f"supervisor {spec.name} was stopped before it was up")
 
     async def close(self) -> None:
         """Stop all, last one first; each child has its own time for that."""
         self.closing = True
         for node in reversed(self.nodes):
-            if node.why is None:
-                node.over = Signal(self.host.loop)
-                node.hand(StopRequested())
-                await node.over.wait()
+            node.hand(StopRequested())
+            await node.ended.wait()
+
+    def abandon(self) -> None:
+        """The store takes nothing any more, so nobody is in memory: it is as if the process had died."""
+        self.lost = True
+        self.lives.clear()
+        for node in self.nodes:
+            node.settled.set()
+            node.ended.set()
+
+    # --- static children ------------------------------------------------------------------------------------------------
 
     def holds(self, address: Address) -> bool:
         """True if that actor is a static child: it is in memory only when its supervisor wants it."""
-        return address in self._all
-
-    def spec(self, address: Address) -> Child[Any] | None:
-        """How the tree declares that actor, if it is a static child."""
-        return self._all.get(address)
+        return address in self._children
 
     def wanted(self, address: Address) -> bool:
         """True if its supervisor wants it in memory now."""
-        return address in self._place
+        return address in self.lives
 
-    def child(self, name: str) -> tuple[Node, str]:
-        """The supervisor of the child of that name ("kind/key", or a supervisor's name).
+    def given(self, address: Address) -> Any:
+        """The fields for its very first start: an instance, or its class if the defaults will do; None if it is no child."""
+        child = self._children.get(address)
+        return None if child is None else child.actor
 
-        Raises:
-            LookupError: There is no such child.
-        """
-        todo = list(self.nodes)
-        while todo:
-            node = todo.pop()
-            if node.state.child(name) is not None:
-                return node, name
-            todo.extend(node.nodes.values())
-        raise LookupError(f"the tree has no child {name!r}; `runtime.tree()` shows those there are")
+    def life(self, id: str, generation: int) -> Life | None:
+        """That life of that child, if it is not over."""
+        kind, _, key = id.partition("/")
+        life = self.lives.get(Address(kind, key))
+        return life if life is not None and life.generation == generation else None
+
+    def started(self, activation: Activation) -> None:
+        """Its `on_start` is durable."""
+        if (life := self.lives.get(activation.address)) is not None:
+            life.started()
+
+    def failed(self, activation: Activation, error: BaseException) -> None:
+        """It has stopped after a failure, and waits for the decision."""
+        if (life := self.lives.get(activation.address)) is not None:
+            life.failed(error)
+
+    def left(self, activation: Activation) -> None:
+        """It has ended by itself."""
+        if (life := self.lives.get(activation.address)) is not None:
+            life.end("normal")
+
+    def set_aside(self, activation: Activation, reason: str, report: FailureReport | None) -> None:
+        """Its row says that it cannot go on."""
+        if (life := self.lives.get(activation.address)) is not None:
+            life.set_aside(reason, report)
+
+    def dropped(self, activation: Activation) -> None:
+        """A commit of it was refused."""
+        if (life := self.lives.get(activation.address)) is not None:
+            life.dropped()
+
+    # --- operators ------------------------------------------------------------------------------------------------------
 
     def stop_child(self, name: str) -> None:
-        """It stays down until `start_child`, or a restart of its group."""
-        node, id = self.child(name)
-        node.hand(StopChild(id))
+        """It stays down until `start_child`, or a restart of its group. No effect on one that is down.
+
+        Raises:
+            LookupError: There is none of that name.
+        """
+        top = self._top(name)
+        if top is not None:
+            top.hand(StopRequested())
+        elif (node := self._supervisor_of(name)) is not None:
+            node.hand(StopChild(name))
 
     def start_child(self, name: str) -> None:
-        """Start one that is down."""
-        node, id = self.child(name)
-        node.hand(StartChild(id))
+        """Start one that is down. No effect on one that is up.
 
-    # --- one child ------------------------------------------------------------------------------------------------------
-
-    def start(self, node: Node, child: Child[Any], generation: int) -> None:
-        """Load it; it is started when its `on_start` is done."""
-        address = _address(child)
-        self._place[address] = (node, generation)
-        self.host.spawn(lambda: self._start(node, child, generation))
-
-    async def _start(self, node: Node, child: Child[Any], generation: int) -> None:
-        host, address = self.host, _address(child)
-        try:
-            activation = host.by_address.get(address)
-            if activation is not None:
-                host.remove(activation)
-            run = await host.find(address)
-            if run is None:
-                await host.cast.make(address, host.cast.first_fields(address))
-            elif address not in host.by_address:
-                if run.status == "paused":
-                    await host.cast.unpause(run)
-                await host.loading.load(run.id)
-            if address not in host.by_address and self._place.get(address) == (node, generation):
-                raise StoreStopped(f"{address} could not be loaded")
-        except Exception as error:  # noqa: BLE001  (whatever keeps it from starting is its supervisor's matter)
-            self._gone(address, Failed(error))
-
-    def started(self, activation: ActorActivation) -> None:
-        """Its `on_start` is done."""
-        placed = self._place.get(activation.address)
-        if placed is not None:
-            node, generation = placed
-            node.hand(Started(str(activation.address), generation))
-
-    def failed(self, activation: ActorActivation, error: BaseException) -> None:
-        """It has stopped after a failure, and waits for the decision."""
-        placed = self._place.get(activation.address)
-        if placed is not None:
-            node, generation = placed
-            node.hand(Exited(str(activation.address), generation, Failed(error)))
-
-    def left(self, activation: ActorActivation, why: Why = "normal") -> None:
-        """It has ended by itself, or could not be loaded."""
-        self.host.remove(activation)
-        self._gone(activation.address, why)
-
-    def _gone(self, address: Address, why: Why) -> None:
-        placed = self._place.pop(address, None)
-        if placed is not None:
-            node, generation = placed
-            node.hand(Exited(str(address), generation, why))
-
-    def keep(self, child: Child[Any]) -> None:
-        """It failed, and goes on as it is."""
-        activation = self.host.by_address.get(_address(child))
-        if activation is not None:
-            activation.go_on()
-
-    def stop(self, node: Node, child: Child[Any], generation: int, within_s: float | None) -> None:
-        """Let it finish its turn; cancel it if that takes too long."""
-        address = _address(child)
-        activation = self.host.by_address.get(address)
-        if activation is None:
-            self._place[address] = (node, generation)
-            self._gone(address, "shutdown")
+        Raises:
+            LookupError: There is none of that name.
+            InvalidState: Its supervisor is down; or it was temporary, and has ended.
+        """
+        top = self._top(name)
+        if top is not None:
+            if top.ended.is_set:
+                again = Node(self, top.spec, None)
+                self.nodes[self.nodes.index(top)] = again
+                again.hand(Boot())
             return
-        stopped = False
+        node = self._supervisor_of(name)
+        if node is None:
+            above = self._above[name][-1]
+            raise InvalidState("start", name, f"below supervisor {above}, which is down", f"Start {above} first.")
+        if node.state.child(name) is None:
+            above = self._above[name][-1]
+            raise InvalidState("start", name, "temporary, and has ended", f"It starts with {above} only.")
+        node.hand(StartChild(name))
 
-        def end(why: Why) -> None:
-            nonlocal stopped
-            if not stopped:
-                stopped = True
-                timer.cancel()
-                self.host.remove(activation)
-                self._gone(address, why)
+    def _top(self, name: str) -> Node | None:
+        if name not in self._above:
+            raise LookupError(f"the tree has no child {name!r}; `runtime.tree()` shows those there are")
+        return next((node for node in self.nodes if node.spec.id == name), None)
 
-        timer = self.host.deadlines.after(within_s if within_s is not None else 1e9, lambda: end("killed"))
-        activation.retire(lambda: end("shutdown"))
+    def _supervisor_of(self, name: str) -> Node | None:
+        """The live supervisor of that child; None if it is down."""
+        top, *between = self._above[name]
+        node = next((node for node in self.nodes if node.spec.id == top), None)
+        for id in between:
+            node = None if node is None else node.nodes.get(id)
+        return None if node is None or node.why is not None else node
 
     # --- to look at -----------------------------------------------------------------------------------------------------
 
@@ -313,36 +343,20 @@ class Tree:
             what="supervisor",
             state=state.phase if node.why is None else "ended",
             restarts_left=max(0, state.budget.restarts - spent),
-            last_failure=None if node.why in (None, "shutdown") else _text(node.why),
+            last_failure=node.failure,
             children=children,
         )
 
     def _child(self, node: Node, child: ChildState) -> TreeNode:
-        if child.id in node.nested:
-            below = node.nodes.get(child.id)
-            shown = TreeNode(name=child.id, what="supervisor", state=child.status) if below is None else self._shown(below)
+        below = node.nodes.get(child.id)
+        if below is not None:
+            shown = self._shown(below)
+            if child.status in ("restarting", "down"):
+                shown = evolve(shown, state=child.status)
+        elif (life := self.life(child.id, child.generation)) is not None and life.activation is not None:
+            shown = self.host.cast.shown(life.activation, child.status)
         else:
-            kind, _, key = child.id.partition("/")
-            activation = self.host.by_address.get(Address(kind, key))
-            shown = TreeNode(name=child.id, what="actor", state=child.status)
-            if activation is not None:
-                shown = self.host.cast.shown(activation, child.status)
+            kind: Any = "supervisor" if child.spec.nested else "actor"
+            shown = TreeNode(name=child.id, what=kind, state=child.status)
         failure = node.failures.get(child.id, shown.last_failure)
-        return evolve(shown, restarts=node.restarts.get(child.id, 0), last_failure=failure)
-
-
-def _address(child: Child[Any]) -> Address:
-    return Address(child.cls.__kind__, child.key)
-
-
-def _children(supervisors: tuple[Any, ...]) -> list[Child[Any]]:
-    found: list[Child[Any]] = []
-    for each in supervisors:
-        found.extend(_children(each.children) if isinstance(each, Supervisor) else [each])
-    return found
-
-
-def _text(why: Why | None) -> str:
-    if isinstance(why, Failed):
-        return f"{type(why.error).__qualname__}: {why.error}"[:500]
-    return str(why)
+        return evolve(shown, restarts=max(0, child.generation - 1), last_failure=failure)
