@@ -16,7 +16,7 @@ from actorflow.codec import coder
 from actorflow.errors import BadDefinition, OutsideTurn, StepInsideStep
 from actorflow.kernel.branches import driven, here
 from actorflow.kernel.outbox import Post
-from actorflow.message import Message, encode_message, reply_type
+from actorflow.message import Message, asked_type, encode_message
 from actorflow.operations import Decision, HistoryEntry, Operations, RunInfo
 from actorflow.policies.limits import checked_key
 from actorflow.verbs import Ask, ResultOf, Tell
@@ -124,10 +124,11 @@ class Address(Generic[A_co]):
         """Put a message into the mailbox and wait for its reply, which is durable when it is seen.
 
         Raises:
+            BadDefinition: The message says nothing of a reply.
             AskTimeout: No answer in time; what became of the message is unknown. The same key gets the first answer.
         """
-        returns = reply_type(type(message))
         type_, body = encode_message(message)
+        returns = asked_type(type(message))
         within_s = seconds(within)
         if driven():
             return cast("T", await Ask(self._at, type_, body, within_s, returns))

@@ -87,26 +87,38 @@ def reply_type(cls: type[Message[Any]]) -> Any:
     Raises:
         BadDefinition: It names what cannot be found.
     """
-    if _REPLY in vars(cls):
-        return vars(cls)[_REPLY]
-    found = _reply_type(cls)
-    setattr(cls, _REPLY, found)
+    found = _reply(cls)
+    return Any if isinstance(found, TypeVar) else found
+
+
+def asked_type(cls: type[Message[Any]]) -> Any:
+    """`reply_type` of a message that is asked.
+
+    Raises:
+        BadDefinition: It says nothing of a reply.
+    """
+    found = _reply(cls)
+    if isinstance(found, TypeVar):
+        raise BadDefinition(
+            f"{cls.__qualname__} says nothing of its reply, so it cannot be asked. Write `class {cls.__name__}(Message[int])`, "
+            f"with the type of the answer (None if it is an acknowledgement), or `tell` it."
+        )
     return found
 
 
-def _reply_type(cls: type[Message[Any]]) -> Any:
-    for owner, bound in bindings(cls).items():
-        if owner is Message:
-            form = bound.get(R_co, Any)
-            break
-    else:
-        return Any
+def _reply(cls: type[Message[Any]]) -> Any:
+    if _REPLY not in vars(cls):
+        setattr(cls, _REPLY, _look_up_reply(cls))
+    return vars(cls)[_REPLY]
+
+
+def _look_up_reply(cls: type[Message[Any]]) -> Any:
+    form: Any = next((bound.get(R_co, R_co) for owner, bound in bindings(cls).items() if owner is Message), R_co)
     for base in cls.__mro__:
         try:
-            found = resolve_form(form, base)
+            return resolve_form(form, base)
         except NameError:
             continue
-        return Any if isinstance(found, TypeVar) else found
     raise BadDefinition(
         f"the reply type of {cls.__qualname__}, {form!r}, cannot be found; define it at the level of the module, "
         f"before the runtime is made."

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actorflow.errors import BadDefinition, NotEncodable, Undecodable, UnknownMessage
-from actorflow.message import Message, decode_message, encode_message, reply_type, resolve, tag_of
+from actorflow.message import Message, asked_type, decode_message, encode_message, reply_type, resolve, tag_of
 
 T = TypeVar("T")
 
@@ -261,3 +261,9 @@ def test_fields_pass_the_codec() -> None:
 @given(st.integers(-(1 << 63), 1 << 63), st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_message_comes_back_equal(amount: int, note: str) -> None:
     assert decode_message(*encode_message(Deposit(amount, note))) == Deposit(amount, note)
+
+
+def test_a_message_that_says_nothing_of_its_reply_cannot_be_asked() -> None:
+    with pytest.raises(BadDefinition, match=r"Untyped says nothing of its reply.*Message\[int\]"):
+        asked_type(Untyped)
+    assert asked_type(Secret) is type(None)
