@@ -13,7 +13,17 @@ from actorflow.cli.exits import Exit
 from actorflow.cli.options import DEFAULTS, Options, address, encoded, length_s
 from actorflow.cli.printer import Printer, cell
 from actorflow.cli.text import safe
-from actorflow.errors import AskExpired, AskTimeout, CallCycle, HandlerFailed, Refused, RunError, StepFailed, StoreError
+from actorflow.errors import (
+    AskExpired,
+    AskTimeout,
+    CallCycle,
+    HandlerFailed,
+    Refused,
+    RunError,
+    StepFailed,
+    StoreError,
+    Undecodable,
+)
 from actorflow.operations import Operations
 from actorflow.policies.limits import checked_key
 
@@ -82,4 +92,4 @@ def _answered(error: Exception) -> bool:
     """True if it is the answer: what a handler failed with may be any exception; what the door or the store says are ours."""
     if isinstance(error, HandlerFailed | StepFailed | AskExpired | CallCycle):
         return True
-    return not isinstance(error, Refused | RunError | StoreError | AskTimeout)
+    return not isinstance(error, Refused | RunError | StoreError | AskTimeout | Undecodable)
