@@ -142,8 +142,8 @@ class OutsideTurn(Refused, RuntimeError):
     def __init__(self, verb: str) -> None:
         self.verb = verb
         super().__init__(
-            f"`{verb}` belongs to durable code (`run`, a `@checkpoint`, a branch) and was called outside of it. "
-            f"Inside a step use plain Python; outside a runtime use `runtime.start(...)` and the verbs of `Run`."
+            f"`{verb}` belongs to durable code (`run`, a `@checkpoint`, a branch, a `@handler`) and was called outside of it. "
+            f"Inside a step use plain Python; in other code use `runtime.start(...)` and `runtime.at(...)`, and their verbs."
         )
 
 

@@ -21,6 +21,7 @@ from actorflow import (
     Limits,
     MailboxFull,
     Message,
+    OutsideTurn,
     Runtime,
     Supervisor,
     Terminated,
@@ -319,7 +320,8 @@ def test_a_message_can_be_kept_and_sent_on_as_it_is(backend: Backend) -> None:
 
 def crashed(store: MemoryStore, crashes: int) -> MemoryStore:
     """As the next holder finds it if the process was killed that often while all actors were at work."""
-    runs = store._memory.runs
+    inner: Any = store
+    runs = inner._memory.runs
     for run in runs.values():
         runs[run.id] = evolve(run, status="running", crashes=crashes - 1)
     return MemoryStore(share=store)
@@ -372,6 +374,18 @@ def test_a_child_that_is_down_answers_readonly_messages_and_keeps_the_others(bac
             opened.start_child("Account/ann")
             await anyio.sleep(1)
             assert await ann.ask(Balance()) == 15
+
+    virtual(backend, scenario)
+
+
+@both
+def test_an_actor_is_not_started_but_written_to_and_the_refusal_says_so(backend: Backend) -> None:
+    async def scenario() -> None:
+        async with runtime(Account, AuditLog) as opened:
+            with pytest.raises(BadDefinition, match=r"Account is an actor: .* `runtime\.at\(Account, key\)`"):
+                await opened.start(Account(), key="ann")  # type: ignore[type-var]
+            with pytest.raises(OutsideTurn, match=r"`runtime\.at\(\.\.\.\)`"):
+                await Account.at("ann").ask(Deposit(1))
 
     virtual(backend, scenario)
 

@@ -322,7 +322,7 @@ def test_a_kind_that_cannot_be_addressed_is_refused(kind: str) -> None:
 
 @pytest.mark.parametrize("wrong", [int, "Shop", None, object()], ids=["a type", "a str", "None", "an object"])
 def test_only_classes_of_actors_are_registered(wrong: Any) -> None:
-    with pytest.raises(BadDefinition, match="takes classes derived from Workflow"):
+    with pytest.raises(BadDefinition, match="takes classes derived from Actor or Workflow"):
         Runtime(actors=[wrong])
 
 

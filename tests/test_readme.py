@@ -13,11 +13,16 @@ import pytest
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 QUICK_START = TEXT.partition("## Quick start")[2].partition("```python\n")[2].partition("```")[0]
+ACTORS = TEXT.partition("## Actors")[2].partition("```python\n")[2].partition("```")[0]
 LINES_MAX = 40
 
 
-def test_the_quick_start_is_short_enough_to_be_pasted() -> None:
-    assert 0 < len([line for line in QUICK_START.splitlines() if line]) <= LINES_MAX
+programs = pytest.mark.parametrize("program", [QUICK_START, ACTORS], ids=["quick start", "actors"])
+
+
+@programs
+def test_a_program_is_short_enough_to_be_pasted(program: str) -> None:
+    assert 0 < len([line for line in program.splitlines() if line]) <= LINES_MAX
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL))
@@ -26,13 +31,14 @@ def test_every_piece_of_python_can_be_parsed(code: str) -> None:
 
 
 @pytest.mark.kill
-def test_the_quick_start_runs_and_a_second_time_prints_the_same(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(QUICK_START, encoding="utf-8")
+@programs
+def test_a_program_runs_and_a_second_time_prints_the_same(tmp_path: Path, program: str) -> None:
+    (tmp_path / "shop.py").write_text(program, encoding="utf-8")
 
     command = [sys.executable, "-W", "error", "shop.py"]
     runs = [subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False) for _ in range(2)]
 
-    expected = re.search(r"It prints `([^`]*)`", TEXT)
+    expected = re.search(r"It prints `([^`]*)`", TEXT.partition(program)[2])
     assert expected is not None
     for done in runs:
         assert (done.returncode, done.stdout.strip()) == (0, expected[1]), done.stderr

@@ -129,6 +129,11 @@ def _query(filters: dict[str, Any], *, actor: bool) -> RunQuery:
 
 
 def _check_instance(given: object) -> None:
+    if isinstance(given, Actor) and not isinstance(given, Workflow):
+        raise BadDefinition(
+            f"{type(given).__qualname__} is an actor: it is not started, the first message makes it. Write "
+            f"`runtime.at({type(given).__qualname__}, key)` and `tell` or `ask`; or make it a child of a supervisor."
+        )
     if not isinstance(given, Workflow):
         name = given.__qualname__ if isinstance(given, type) else "Shop"
         raise BadDefinition(f"start takes an instance of a workflow, {name}(...), not {given!r:.80}.")
