@@ -29,6 +29,8 @@ from actorflow.codec.forms import bindings
 from actorflow.codec.forms import resolve as resolve_form
 from actorflow.errors import BadDefinition, UnknownMessage
 
+_ID = "__actorflow_id__"  #: where a received message keeps its number, which is not passed on with it
+
 R_co = TypeVar("R_co", covariant=True)
 
 _REPLY = "~reply"  #: where a class keeps the type of its reply: looking it up costs 20 us
@@ -162,7 +164,12 @@ def encode_message(message: Message[Any]) -> tuple[str, bytes]:
     cls = type(message)
     if not isinstance(message, Message):  # pyright: ignore[reportUnnecessaryIsInstance]  # Not everybody checks types.
         raise UnknownMessage(f"a {cls.__qualname__} is no message: derive its class from `Message`.")
-    return cls.__tag__, coder(cls).encode(message, f"message {cls.__qualname__}")
+    mark = vars(message).pop(_ID, None)
+    try:
+        return cls.__tag__, coder(cls).encode(message, f"message {cls.__qualname__}")
+    finally:
+        if mark is not None:
+            vars(message)[_ID] = mark
 
 
 def decode_message(tag: str, payload: bytes) -> Message[Any]:

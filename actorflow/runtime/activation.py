@@ -291,6 +291,10 @@ class Activation(Commits):
 
         self.halt(why, [], finished)
 
+    def dismiss(self) -> None:
+        """Leave memory: its supervisor is done with it for now."""
+        self.host.remove(self)
+
     def last_words(self, writes: list[Write]) -> None:
         """It leaves memory in an orderly way."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, evolve, field
 
@@ -41,10 +41,18 @@ from actorflow.runtime.loops import Signal
 from actorflow.supervisor import Child, Supervisor
 
 if TYPE_CHECKING:
+    from actorflow.runtime.activation import Activation
     from actorflow.runtime.handling import ActorActivation
     from actorflow.runtime.host import Host
+    from actorflow.runtime.memory_actor import MemoryActor
 
 log: logging.Logger = logging.getLogger("actorflow")
+
+
+class Placed(Protocol):
+    """A live actor."""
+
+    address: Address
 
 
 @define(eq=False)
@@ -225,6 +233,9 @@ class Tree:
     async def _start(self, node: Node, child: Child[Any], generation: int) -> None:
         host, address = self.host, _address(child)
         try:
+            if host.cast.in_memory(address):
+                host.cast.memory.start(address, child)
+                return
             activation = host.by_address.get(address)
             if activation is not None:
                 host.remove(activation)
@@ -239,16 +250,16 @@ class Tree:
             if address not in host.by_address and self._place.get(address) == (node, generation):
                 raise StoreStopped(f"{address} could not be loaded")
         except Exception as error:  # noqa: BLE001  (whatever keeps it from starting is its supervisor's matter)
-            self._gone(address, Failed(error))
+            self.gone(address, Failed(error))
 
-    def started(self, activation: ActorActivation) -> None:
+    def started(self, activation: Placed) -> None:
         """Its `on_start` is done."""
         placed = self._place.get(activation.address)
         if placed is not None:
             node, generation = placed
             node.hand(Started(str(activation.address), generation))
 
-    def failed(self, activation: ActorActivation, error: BaseException) -> None:
+    def failed(self, activation: Placed, error: BaseException) -> None:
         """It has stopped after a failure, and waits for the decision."""
         placed = self._place.get(activation.address)
         if placed is not None:
@@ -258,9 +269,10 @@ class Tree:
     def left(self, activation: ActorActivation, why: Why = "normal") -> None:
         """It has ended by itself, or could not be loaded."""
         self.host.remove(activation)
-        self._gone(activation.address, why)
+        self.gone(activation.address, why)
 
-    def _gone(self, address: Address, why: Why) -> None:
+    def gone(self, address: Address, why: Why) -> None:
+        """It is down."""
         placed = self._place.pop(address, None)
         if placed is not None:
             node, generation = placed
@@ -268,17 +280,20 @@ class Tree:
 
     def keep(self, child: Child[Any]) -> None:
         """It failed, and goes on as it is."""
-        activation = self.host.by_address.get(_address(child))
+        activation = self._live(_address(child))
         if activation is not None:
             activation.go_on()
+
+    def _live(self, address: Address) -> Activation | MemoryActor | None:
+        return self.host.by_address.get(address) or self.host.cast.memory.find(address)
 
     def stop(self, node: Node, child: Child[Any], generation: int, within_s: float | None) -> None:
         """Let it finish its turn; cancel it if that takes too long."""
         address = _address(child)
-        activation = self.host.by_address.get(address)
+        activation = self._live(address)
         if activation is None:
             self._place[address] = (node, generation)
-            self._gone(address, "shutdown")
+            self.gone(address, "shutdown")
             return
         stopped = False
 
@@ -287,8 +302,8 @@ class Tree:
             if not stopped:
                 stopped = True
                 timer.cancel()
-                self.host.remove(activation)
-                self._gone(address, why)
+                activation.dismiss()
+                self.gone(address, why)
 
         timer = self.host.deadlines.after(within_s if within_s is not None else 1e9, lambda: end("killed"))
         activation.retire(lambda: end("shutdown"))
@@ -322,6 +337,8 @@ class Tree:
             shown = TreeNode(name=child.id, what="actor", state=child.status)
             if activation is not None:
                 shown = self.host.cast.shown(activation, child.status)
+            elif (actor := self.host.cast.memory.find(Address(kind, key))) is not None:
+                shown = evolve(shown, mailbox=len(actor.mail))
         failure = node.failures.get(child.id, shown.last_failure)
         return evolve(shown, restarts=node.restarts.get(child.id, 0), last_failure=failure)
 
