@@ -98,11 +98,15 @@ def _has_own_init(cls: Any) -> bool:
     return code is not None and not code.co_filename.startswith(("<attrs generated", "<string>"))
 
 
+_NOTED = frozenset(("_attrs_cached_hash", "__actorflow_id__"))
+"""What attrs notes on a value, and the runtime on a message that is being handled: no state, and it may be passed on."""
+
+
 def _check_extras(value: Any, names: frozenset[str], *, allowed: bool) -> None:
     cls = class_of(value)
     extras: dict[str, Any] = value.__dict__
     for name in extras.keys() - names:
-        if not allowed and name != "_attrs_cached_hash" and not isinstance(getattr(cls, name, None), cached_property):
+        if not allowed and name not in _NOTED and not isinstance(getattr(cls, name, None), cached_property):
             raise Misfit(extras[name], f"it is no field of {cls.__qualname__}; annotate it in the class, or do not set it")
 
 

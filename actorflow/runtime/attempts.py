@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -114,36 +115,17 @@ class Attempt(Abandonable):
     def _perform(self) -> None:
         if self._stopped is not None or (self.activation.calls.get(self.asked) is not self):
             return
-        host, step, number = self.activation.host, self.step, self.number
-        progress = self.activation.turn.journal.heartbeat(self.asked.identity) if self.activation.turn.journal.open else None
-        info = StepInfo(
-            idempotency_key(self.activation.scope, self.asked.identity),
-            step.name,
-            number,
-            None,
-            None if progress is None else _any.decode(progress, "heartbeat"),
-            self._beat,
-        )
-        context = self.asked.context.copy()
-        context.run(current.set, info)
-        arguments = self.request.copied_arguments()
-        if step.is_async:  # One frame less for most steps there are.
-            if step.timeout_s is not None:
-                self._begun(info)
-            call = partial(step.call, arguments)
-        else:
-            call = partial(perform, host, step, arguments, partial(self._begun, info))
-        self._job = Job(call, context, self._told)
-        host.workers.perform(self._job)
+        self._job = Performance(self)
+        self.activation.host.workers.perform(self._job)
 
-    def _begun(self, info: StepInfo) -> None:
+    def begun(self, info: StepInfo) -> None:
         """It runs from now on: its time counts."""
         host, timeout_s = self.activation.host, self.step.timeout_s
         if timeout_s is not None:
             info.deadline = moment(host.clock.wall() + timeout_s)
             self._deadline = host.deadlines.after(timeout_s, self._time_out)
 
-    def _beat(self, progress: Any) -> None:
+    def beat(self, progress: Any) -> None:
         payload = self.activation.host.checked(_any.encode(progress, "heartbeat"), "heartbeat")
         self.activation.host.loop.post(lambda: self._store_beat(payload))
 
@@ -183,7 +165,7 @@ class Attempt(Abandonable):
 
     # --- what it came to ------------------------------------------------------------------------------------------------
 
-    def _told(self, job: Job, value: Any, error: BaseException | None) -> None:
+    def told(self, job: Job, value: Any, error: BaseException | None) -> None:
         self._job = None
         if self._deadline is not None:
             self._deadline.cancel()
@@ -309,3 +291,33 @@ class Attempt(Abandonable):
             self._timer.cancel()
         if self._deadline is not None:
             self._deadline.cancel()
+
+
+class Performance(Job):
+    """One attempt of a step. What it needs is made when it begins: hundreds may stand in line."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt: Attempt = attempt
+        self.tell = attempt.told
+
+    def make(self) -> Coroutine[Any, Any, Any]:
+        attempt, step = self.attempt, self.attempt.step
+        activation, asked = attempt.activation, attempt.asked
+        journal = activation.turn.journal
+        progress = journal.heartbeat(asked.identity) if journal.open else None
+        info = StepInfo(
+            idempotency_key(activation.scope, asked.identity),
+            step.name,
+            attempt.number,
+            None,
+            None if progress is None else _any.decode(progress, "heartbeat"),
+            attempt.beat,
+        )
+        context = self.context = asked.context.copy()
+        context.run(current.set, info)
+        arguments = attempt.request.copied_arguments()
+        if not step.is_async:
+            return context.run(perform, activation.host, step, arguments, partial(attempt.begun, info))
+        if step.timeout_s is not None:
+            attempt.begun(info)
+        return context.run(step.call, arguments)  # One frame less for most steps there are.

@@ -131,7 +131,7 @@ def _job(local: Any, _: Sequence[FrameType]) -> Named:
 
 
 def _attempt(local: Any, _: Sequence[FrameType]) -> Named:
-    attempt = local["self"]
+    attempt = getattr(local["self"], "attempt", local["self"])
     return f"{attempt.activation} in the arguments or the outcome of step {attempt.step.name}", _STORED
 
 
@@ -172,6 +172,7 @@ def _query(local: Any, _: Sequence[FrameType]) -> Named:
 _KNOWING: dict[str, Callable[[Any, Sequence[FrameType]], Named]] = {
     "Job": _job,
     "Attempt": _attempt,
+    "Performance": _attempt,
     "Activation": _activation,
     "ActorActivation": _actor,
     "read": _read,

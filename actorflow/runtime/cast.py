@@ -187,8 +187,9 @@ class Cast:
 
     def shown(self, activation: Activation, state: str) -> TreeNode:
         """An actor in memory, to look at."""
-        mail = [envelope for envelope in activation.mailbox.waiting.values() if not envelope.type.startswith("~")]
         now = self.host.clock.wall()
+        waiting = activation.mailbox.waiting.values()
+        mail = [e for e in waiting if not e.type.startswith("~") and (e.due_at is None or e.due_at <= now)]
         return TreeNode(
             name=str(activation),
             what="actor",

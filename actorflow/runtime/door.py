@@ -78,10 +78,14 @@ class Door:
 
     async def _read(self, to: Address, type_: str, body: bytes) -> bytes:
         """Answer from the last durable state: nothing is written, and nobody is waited for."""
-        await self.accepting(to, ask=True)
+        target = await self.accepting(to, ask=True)
         activation = self.host.by_address.get(to)
-        assert isinstance(activation, ActorActivation)
-        return read(activation, type_, body)
+        if isinstance(activation, ActorActivation):
+            return read(self.host, activation.run, activation.durable_bytes(), type_, body)
+        # A static child that is down, one that has just left memory, or one that is started alone, after crashes.
+        stored = await self.host.find(target.address, whole=True)
+        assert stored is not None
+        return read(self.host, stored, stored.fields or stored.input, type_, body)
 
     # --- checks ---------------------------------------------------------------------------------------------------------
 

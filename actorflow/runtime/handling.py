@@ -86,6 +86,8 @@ class ActorActivation(Activation):
             self._resume(opened, events)
         else:
             self.serve()
+        if self.status == "running" and self.handling is None and not self.inflight and not self.blocked:
+            self.commit([])  # Nothing that waits is to be handled now, such as a timer's message before its moment.
         self.host.rest(self)
 
     def _start(self) -> None:
@@ -349,6 +351,8 @@ class ActorActivation(Activation):
         self.submit(writes, durable)
 
     def _go_on(self) -> None:
+        if self.proven is not None:  # Its process outlived a turn of it.
+            self.proven.set()
         self.effects.durable()
         if self.leaving:
             self.leaving = False

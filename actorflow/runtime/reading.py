@@ -11,32 +11,40 @@ from actorflow.kernel.requests import Broken, Finished
 from actorflow.kernel.turn import Turn
 from actorflow.kind import Fields
 from actorflow.message import decode_message
-from actorflow.records import Consume, Envelope, Write
+from actorflow.records import Address, Consume, Envelope, Run, Write
 from actorflow.runtime.outcomes import type_of
 
 if TYPE_CHECKING:
     from actorflow.runtime.handling import ActorActivation
+    from actorflow.runtime.host import Host
 
 
-def read(actor: ActorActivation, type_: str, body: bytes) -> bytes:
+def read(host: Host, of: Run, state: bytes, type_: str, body: bytes) -> bytes:
     """What a readonly handler answers.
+
+    Args:
+        host: Where the classes are.
+        of: Whose handler it is.
+        state: Its fields as they are durable.
+        type_, body: The message.
 
     Raises:
         BadDefinition: It did more than reading.
         Exception: What the handler raised.
     """
     message = decode_message(type_, body)
-    handler = actor.kind.handler_of(type(message))
+    kind = host.kinds[of.kind]
+    handler = kind.handler_of(type(message))
     assert handler is not None
-    instance = actor.kind.build(actor.durable_bytes(), key=actor.run.key, resources=actor.host.resources.fields(actor.run.kind))
-    box = Outbox(actor.room)
-    turn = Turn(handler.fn(instance, message), actor.host.context.copy(), now=actor.host.clock.wall, outbox=box)
-    end = actor.host.loop.hidden(turn.begin).end
+    instance = kind.build(state, key=of.key, resources=host.resources.fields(of.kind))
+    box = Outbox(_anybody)
+    turn = Turn(handler.fn(instance, message), host.context.copy(), now=host.clock.wall, outbox=box)
+    end = host.loop.hidden(turn.begin).end
     turn.drop()
-    where = f"readonly handler {actor.kind.name}.{handler.name}"
+    where = f"readonly handler {kind.name}.{handler.name}"
     match end:
         case Finished(value, None):
-            if box.effects or Fields(actor.kind, instance).view() != actor.durable_bytes():
+            if box.effects or Fields(kind, instance).view() != state:
                 raise BadDefinition(f"{where} changed a field or sent something. Make it a plain @handler.")
             return handler.reply(type(message)).encode(value, f"answer of {where}")
         case Finished(_, Exception() as error):
@@ -53,11 +61,15 @@ def read_beside(actor: ActorActivation) -> None:
     while (envelope := actor.mailbox.oldest(lambda e: _is_read(actor, e), now=now)) is not None:
         actor.mailbox.remove(envelope)
         try:
-            answer = read(actor, envelope.type, envelope.body)
+            answer = read(actor.host, actor.run, actor.durable_bytes(), envelope.type, envelope.body)
         except Exception as error:  # noqa: BLE001  (a handler's)
             answer = failed_answer(error)
         writes: list[Write] = [Consume(envelope.id, answer), *actor.host.reply(envelope, answer)]
         actor.submit(writes, lambda: actor.host.rest(actor))
+
+
+def _anybody(_to: Address, _beside: int) -> None:
+    """What a readonly handler sends is refused afterwards, whoever has room for it."""
 
 
 def _is_read(actor: ActorActivation, envelope: Envelope) -> bool:

@@ -330,7 +330,7 @@ def _registered(actors: Sequence[type[Actor]]) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     for cls in actors:
         if not (isinstance(cls, type) and issubclass(cls, Actor)):  # type: ignore[redundant-expr]
-            raise BadDefinition(f"Runtime(actors=[...]) takes classes derived from Workflow, not {cls!r}.")
+            raise BadDefinition(f"Runtime(actors=[...]) takes classes derived from Actor or Workflow, not {cls!r}.")
         kind = cls.__kind_info__()
         if kind.name in kinds:
             raise BadDefinition(f"two classes are called {kind.name!r}: give one of them another `kind=`.")

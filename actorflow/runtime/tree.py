@@ -120,7 +120,7 @@ class Node:
                 self._told()
                 if self.parent is not None:
                     self.parent.hand(Exited(self.spec.id, self.generation, why))
-                elif why != "shutdown" or not self.tree.host.closing:
+                elif why != "shutdown" or not self.tree.closing:
                     log.critical("supervisor %s has ended (%s) and stays down", self.spec.name, _text(why))
 
     def _start_supervisor(self, spec: Supervisor, generation: int) -> None:
@@ -159,6 +159,7 @@ class Tree:
     host: Host
     roots: tuple[Supervisor, ...]
     nodes: list[Node] = field(factory=list[Node], init=False)
+    closing: bool = field(default=False, init=False)  #: the runtime stops it, in order
     _place: dict[Address, tuple[Node, int]] = field(factory=dict[Address, "tuple[Node, int]"], init=False)
     _all: frozenset[Address] = field(init=False)
 
@@ -184,6 +185,7 @@ class Tree:
 
     async def close(self) -> None:
         """Stop all, last one first; each child has its own time for that."""
+        self.closing = True
         for node in reversed(self.nodes):
             if node.why is None:
                 node.over = Signal(self.host.loop)

@@ -43,6 +43,10 @@ class Job:
         self.context: Context = context
         self.tell = tell
 
+    def make(self) -> Coroutine[Any, Any, Any]:
+        """What it performs; asked for when it begins."""
+        return self.context.run(self.call)
+
     def done(self, value: Any, error: BaseException | None) -> None:
         tell, self.tell = self.tell, None
         if tell is not None:
@@ -55,11 +59,11 @@ class Job:
     def run(self) -> bool:
         """Begin it. True if it is over: it never waited, as most steps that only compute; else it is to be awaited."""
         self.begun = True
-        run, tasks = self.context.run, len(TASKS)
+        tasks = len(TASKS)
         try:
-            self._coro = run(self.call)
+            coro = self._coro = self.make()
             try:
-                self._wanted = run(self._coro.send, None)
+                self._wanted = self.context.run(coro.send, None)
             finally:
                 if len(TASKS) > tasks:
                     self.spawned = self.tell or _nobody
