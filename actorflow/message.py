@@ -29,8 +29,6 @@ from actorflow.codec.forms import bindings
 from actorflow.codec.forms import resolve as resolve_form
 from actorflow.errors import BadDefinition, UnknownMessage
 
-_ID = "__actorflow_id__"  #: where a received message keeps its number, which is not passed on with it
-
 R_co = TypeVar("R_co", covariant=True)
 
 _REPLY = "~reply"  #: where a class keeps the type of its reply: looking it up costs 20 us
@@ -164,12 +162,7 @@ def encode_message(message: Message[Any]) -> tuple[str, bytes]:
     cls = type(message)
     if not isinstance(message, Message):  # pyright: ignore[reportUnnecessaryIsInstance]  # Not everybody checks types.
         raise UnknownMessage(f"a {cls.__qualname__} is no message: derive its class from `Message`.")
-    mark = vars(message).pop(_ID, None)
-    try:
-        return cls.__tag__, coder(cls).encode(message, f"message {cls.__qualname__}")
-    finally:
-        if mark is not None:
-            vars(message)[_ID] = mark
+    return cls.__tag__, coder(cls).encode(message, f"message {cls.__qualname__}")
 
 
 def decode_message(tag: str, payload: bytes) -> Message[Any]:

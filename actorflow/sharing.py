@@ -13,7 +13,7 @@ import decimal
 import enum
 import functools
 import uuid
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 
@@ -40,7 +40,7 @@ def _immutable(form: Any, above: tuple[Any, ...]) -> bool:
     form = bare(form)
     if form in SCALARS or form is Ellipsis or get_origin(form) is Literal:
         return True
-    origin = get_origin(form) or form
+    origin: Any = get_origin(form) or form
     if is_union(form) or origin in (tuple, frozenset):
         parts = get_args(form)
         return bool(parts) and all(_immutable(part, above) for part in parts)
@@ -48,7 +48,8 @@ def _immutable(form: Any, above: tuple[Any, ...]) -> bool:
         return isinstance(origin, type)  # A type that contains itself is what its other parts are.
     if issubclass(origin, enum.Enum):
         return True
-    return get_origin(form) is None and _frozen(origin) and _fields(origin, (*above, origin))
+    cls: Any = cast(Any, origin)
+    return get_origin(form) is None and _frozen(cls) and _fields(cls, (*above, cls))
 
 
 def _frozen(cls: type[Any]) -> bool:
@@ -73,14 +74,15 @@ def handed_over(message: Message[Any]) -> Message[Any]:
     Raises:
         NotEncodable: It cannot be copied, because it could not be stored either.
     """
-    cls: Any = type(message)
+    cls = cast(Any, type(message))
     of = _message_coder(cls)
     return message if of is None else _copied(of, message, "message")
 
 
-def shared(cls: Any) -> bool:
+def shared(of: type[Any]) -> bool:
     """True if messages of that class pass as they are."""
-    return issubclass(cls, Message) and _message_coder(cls) is None
+    cls: Any = of
+    return issubclass(of, Message) and _message_coder(cls) is None
 
 
 def reply_handed_over(form: Any, of: Coder[Any], value: Any, what: str) -> Any:

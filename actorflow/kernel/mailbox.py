@@ -16,6 +16,7 @@ class Mailbox:
 
     def __init__(self, envelopes: Iterable[Envelope] = ()) -> None:
         self.waiting: dict[int, Envelope] = {envelope.id: envelope for envelope in sorted(envelopes)}  #: oldest first
+        self.system: dict[int, Envelope] = {e.id: e for e in self.waiting.values() if e.type.startswith("~")}  #: those of them
         self._loaded = frozenset(self.waiting)
         self.reserved = 0  #: places of messages on their way into the store
         self.freed: list[Callable[[], object]] = []  #: who is told, once, when a place becomes free
@@ -26,9 +27,7 @@ class Mailbox:
     @property
     def depth(self) -> int:
         """Messages of users, waiting or on their way: what the bound counts."""
-        if not self.waiting:
-            return self.reserved
-        return self.reserved + sum(1 for envelope in self.waiting.values() if not envelope.type.startswith("~"))
+        return self.reserved + len(self.waiting) - len(self.system)
 
     def put(self, envelope: Envelope) -> None:
         """A message was accepted. Ids grow, so the order of the dict is the order of acceptance.
@@ -37,10 +36,14 @@ class Mailbox:
         """
         if envelope.id not in self._loaded:
             self.waiting[envelope.id] = envelope
+            if envelope.type.startswith("~"):
+                self.system[envelope.id] = envelope
 
     def remove(self, envelope: Envelope) -> None:
         """A message was taken."""
         self.waiting.pop(envelope.id, None)
+        if self.system:
+            self.system.pop(envelope.id, None)
         if self.freed:
             self.free()
 

@@ -175,7 +175,9 @@ class ActorActivation(Activation):
         if not self.mailbox.waiting:
             return None
         now = self.host.clock.wall()
-        return self.mailbox.oldest(_is_system, now=now) or self.mailbox.oldest(self._may_be_next, now=now)
+        # A mailbox may be full of messages: those of the system are not looked for among them.
+        system = self.mailbox.oldest(_is_system, now=now) if self.mailbox.system else None
+        return system or self.mailbox.oldest(self._may_be_next, now=now)
 
     def _may_be_next(self, envelope: Envelope) -> bool:
         return envelope.id not in self.stashed and envelope.type != "~watch"
