@@ -76,6 +76,7 @@ from actorflow.policies.failure import FailureReport as FailureReport
 from actorflow.policies.limits import Limits as Limits
 from actorflow.policies.restarts import Backoff as Backoff
 from actorflow.policies.retry import Retry as Retry
+from actorflow.pool import Pool as Pool
 from actorflow.resources import resource as resource
 from actorflow.resources import resource_of as resource_of
 from actorflow.runtime import Client as Client

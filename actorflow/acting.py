@@ -8,9 +8,11 @@ from actorflow import records
 from actorflow.address import Address
 from actorflow.clock import Duration, seconds
 from actorflow.errors import BadDefinition, BadDuration, OutsideTurn
-from actorflow.kernel.branches import driver
+from actorflow.kernel.branches import driven
+from actorflow.kernel.branches import here as driving
 from actorflow.kernel.outbox import CancelTimer, Effect, Leave, Outbox, Post, SetTimer, Stash, Unstash, Watch
 from actorflow.message import Message, encode_message
+from actorflow.nearby import living
 from actorflow.policies.limits import checked_key
 
 M = TypeVar("M", bound=Message[Any])
@@ -54,14 +56,22 @@ def outbox(verb: str) -> Outbox:
     Raises:
         OutsideTurn: The caller is in no actor's turn.
     """
-    found = driver(verb).outbox
-    if found is None:
+    if not driven():
+        alive = living.get()
+        if alive is None:
+            raise OutsideTurn(verb)
+        return alive.box
+    turn = driving.turn
+    if turn is None or turn.outbox is None:
         raise OutsideTurn(f"{verb} (a verb of actors; a workflow sleeps, receives and starts children)")
-    return found
+    return turn.outbox
 
 
 class Acting:
-    """The verbs of an actor's turn. Nothing of what they do is seen by anybody before the turn is durable."""
+    """The verbs of an actor's turn. Nothing of what they do is seen by anybody before the turn is durable.
+
+    In the handler of a memory-only actor they do it at once.
+    """
 
     @final
     def after(self, delay: Duration, message: Message[Any], *, name: str) -> None:
@@ -90,7 +100,7 @@ class Acting:
         It comes again after `unstash`, and after the actor was loaded anew.
         """
         box = outbox("self.stash")
-        if getattr(message, "__actorflow_id__", None) != box.message:
+        if not box.handles(message):
             raise BadDefinition("self.stash takes the message that is being handled.")
         box.add(Stash(box.message))
 
@@ -102,7 +112,13 @@ class Acting:
     @final
     def watch(self, other: Address[Any]) -> None:
         """Be told by a `Terminated` message when that run or actor is no more; at once if it has ended."""
-        outbox("self.watch").add(Watch(records.Address(other.kind, other.key)))
+        box = outbox("self.watch")
+        if other.durable != type(self).__kind_info__().durable:  # type: ignore[attr-defined]
+            raise BadDefinition(
+                f"self.watch({other}): of two that watch, both are durable or both are memory-only. Make them so, or let the one "
+                f"tell the other when it ends."
+            )
+        box.add(Watch(records.Address(other.kind, other.key)))
 
     @final
     def publish(self, topic: str, message: Message[Any]) -> None:

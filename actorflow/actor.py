@@ -70,7 +70,16 @@ class Actor(Acting):
 
     Class keywords: `kind=` (the stored name, instead of the class's), `mailbox=` (how many messages may wait), `overflow=`
     (what becomes of one more), `passivate_after=`, `retention=` (how long the answers of keyed messages are kept; for ever
-    if not given), `fails=` (exceptions that are business failures, as `Abort` is), `kw_only=`.
+    if not given), `fails=` (exceptions that are business failures, as `Abort` is), `kw_only=`, `durable=`.
+
+    With `durable=False` (a subclass inherits it) state and mailbox are in memory only: fast, gone with the process, and gone
+    when the actor has had nothing to do for `passivate_after`. The API is the same, but what a handler does it does at once:
+    - It is no turn: nothing is rolled back, and it may await anything. A step that it calls is a plain call.
+    - A message is handled at most once. After an exception the actor begins anew from the defaults of its fields (a static
+      child from the instance it was given), as often as its budget or its supervisor allows; an `Abort` leaves it as it is.
+    - Between these actors, and from this process, what is told passes as it is if nothing in it can change; else it is copied.
+    - What a durable actor tells it goes after that turn's commit; what it tells a durable actor is durable when `tell` returns.
+    - There are no message keys, no `@query`, and no `watch` between it and what is durable.
     """
 
     __kind__: ClassVar[str]
@@ -86,6 +95,7 @@ class Actor(Acting):
         overflow: Overflow = "reject",
         passivate_after: Duration | None = None,
         retention: Duration | None = None,
+        durable: bool | None = None,
     ) -> None:
         super().__init_subclass__()
         if "__attrs_attrs__" in vars(cls):
@@ -96,10 +106,13 @@ class Actor(Acting):
             "mailbox": mailbox,
             "overflow": overflow,
             "retention": None if retention is None else seconds(retention),
+            "durable": getattr(cls, "__options__", {}).get("durable", True) if durable is None else durable,
             "passivate_after": None if passivate_after is None else seconds(passivate_after),
             "localns": _local_names(cls),
         }
         _check_options(cls, mailbox, overflow)
+        if not cls.__options__["durable"]:
+            _check_memory_only(cls, retention)
         if "/" in cls.__kind__ or not cls.__kind__.isprintable() or not 0 < len(cls.__kind__.encode()) <= 256:
             raise BadDefinition(f'{cls.__qualname__}: a kind is 1 to 256 printable bytes without "/", not {cls.__kind__!r}.')
         _check_class(cls)
@@ -110,6 +123,8 @@ class Actor(Acting):
                 f"{cls.__qualname__} cannot be an actor: {error}. Annotate every field (`total: int = field(...)`), and put "
                 f"fields with defaults last or make the class `kw_only=True`."
             ) from error
+        if not cls.__options__["durable"] and cls.__setattr__ is Actor.__setattr__:
+            type.__setattr__(cls, "__setattr__", object.__setattr__)  # No turn needs to know.
         for attribute in attrs.fields(cast("type[Any]", cls)):
             if is_resource(attribute.metadata) and not attribute.inherited:
                 setattr(cls, attribute.name, Unset(cls.__qualname__, attribute.name))
@@ -161,6 +176,18 @@ def _check_options(cls: type, mailbox: int | None, overflow: str) -> None:
         raise BadDefinition(f"{cls.__qualname__}: mailbox={mailbox} holds nothing; it is at least 1.")
     if overflow not in get_args(Overflow):
         raise BadDefinition(f"{cls.__qualname__}: overflow is one of {', '.join(get_args(Overflow))}, not {overflow!r}.")
+
+
+def _check_memory_only(cls: type, retention: Duration | None) -> None:
+    why = f"{cls.__qualname__} is memory-only (durable=False)"
+    if hasattr(cls, "run"):
+        raise BadDefinition(f"{why}, and a workflow lives by its journal. Derive it from `Actor`, or take `durable=False` out.")
+    if retention is not None:
+        raise BadDefinition(f"{why}: it keeps no answers, so `retention=` means nothing. Take one of them out.")
+    if queries := [name for name, _ in _queries(cls)]:
+        raise BadDefinition(
+            f"{why}: there is no durable view for @query {', '.join(queries)}. Make it a @handler(readonly=True) of a message."
+        )
 
 
 def _local_names(cls: type) -> dict[str, Any] | None:
@@ -229,7 +256,8 @@ def _kind_info(cls: type[Any]) -> Kind:
         raise BadDefinition(
             f"{cls.__qualname__}: its annotations cannot be read ({error}). Import the type where the class is."
         ) from error
-    stored = [a for a in attrs.fields(cls) if not (a.metadata.get(_VOLATILE) or is_resource(a.metadata))]
+    durable: bool = cls.__options__["durable"]
+    stored = [a for a in attrs.fields(cls) if durable and not (a.metadata.get(_VOLATILE) or is_resource(a.metadata))]
     types = {a.name: _closed(cls, "__annotations__", a.name, hints.get(a.name, Any)) for a in stored}
     for name, of in types.items():
         if _open(of):
@@ -255,6 +283,7 @@ def _kind_info(cls: type[Any]) -> Kind:
         starts=cls.on_start is not Actor.on_start,
         stops=cls.on_stop is not Actor.on_stop,
         resources=_resources(cls, hints),
+        durable=durable,
     )
 
 

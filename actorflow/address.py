@@ -17,6 +17,7 @@ from actorflow.errors import BadDefinition, OutsideTurn, StepInsideStep
 from actorflow.kernel.branches import driven, here
 from actorflow.kernel.outbox import Post
 from actorflow.message import Message, asked_type, encode_message
+from actorflow.nearby import Nearby, There, living
 from actorflow.operations import Decision, HistoryEntry, Operations, RunInfo
 from actorflow.policies.limits import checked_key
 from actorflow.verbs import Ask, ResultOf, Tell
@@ -52,10 +53,13 @@ class GiveUp:
 class Address(Generic[A_co]):
     """Where an actor or run is found; what is sent there waits in its mailbox."""
 
-    def __init__(self, actor: type[A_co], key: str, operations: Operations | None = None) -> None:
+    there: There | None = None
+
+    def __init__(self, actor: type[A_co], key: str, operations: Operations | None = None, nearby: Nearby | None = None) -> None:
         self._actor = actor
         self.key: str = checked_key(key)
         self._operations = operations
+        self._nearby = nearby
 
     @property
     def kind(self) -> str:
@@ -67,6 +71,13 @@ class Address(Generic[A_co]):
     def address(self) -> records.Address:
         """Kind and key, as values."""
         return self._at
+
+    @property
+    def durable(self) -> bool:
+        """Whether what is sent there is stored; False for memory-only actors."""
+        options: dict[str, Any] = getattr(self._actor, "__options__")  # noqa: B009
+        durable: bool = options["durable"]
+        return durable
 
     @property
     def _at(self) -> records.Address:
@@ -88,11 +99,19 @@ class Address(Generic[A_co]):
         """The runtime behind this handle, for a caller that is no durable code."""
         if self._operations is not None:
             return self._operations
+        if (alive := living.get()) is not None:
+            return alive.nearby.operations
         match current.get():
             case StepInfo(name=outer):
                 raise StepInsideStep(f"{self}.{verb}", outer)
             case _:
                 raise OutsideTurn(verb)
+
+    def _near(self) -> Nearby | None:
+        """The way there without the store, if that is a memory-only actor of this process and the caller no durable code."""
+        if self._nearby is None and self._operations is None and not self.durable and (alive := living.get()) is not None:
+            self._nearby = alive.nearby
+        return self._nearby
 
     async def tell(self, message: Message[Any], *, key: str | None = None, after: Duration | None = None) -> None:
         """Put a message into the mailbox; on return it is durable and will be handled once.
@@ -106,11 +125,22 @@ class Address(Generic[A_co]):
             UnknownRun, RunEnded, RunEnding, RunPruned: It will not be handled.
             KeyTaken: The key was used for another message.
             MailboxFull: Too many wait there.
+            BadDefinition: A key for a memory-only actor, which remembers none.
         """
+        there = self.there
+        if there is not None and key is None and after is None and here.turn is None and not here.leaving:  # noqa: SIM102
+            if there.accept(message):  # What most messages to memory-only actors are.
+                return
+        if here.turn is None and key is None and not here.leaving and (near := self._nearby or self._near()) is not None:
+            if after is not None:
+                near.tell_later(self, message, seconds(after))
+            elif (place := near.tell(self, message)) is not None:
+                await place
+            return
         type_, body = encode_message(message)
         after_s = None if after is None else seconds(after)
         if key is not None:
-            checked_key(key)
+            self._check_key(key)
         if driven():
             box = here.turn.outbox if here.turn is not None else None
             if box is not None:  # An actor's turn: it leaves when that is over.
@@ -127,15 +157,25 @@ class Address(Generic[A_co]):
             BadDefinition: The message says nothing of a reply.
             AskTimeout: No answer in time; what became of the message is unknown. The same key gets the first answer.
         """
+        if here.turn is None and key is None and not here.leaving and (near := self._nearby or self._near()) is not None:
+            asked_type(type(message))
+            return cast("T", await near.ask(self, message, seconds(within), living.get()))
         type_, body = encode_message(message)
         returns = asked_type(type(message))
         within_s = seconds(within)
         if driven():
             return cast("T", await Ask(self._at, type_, body, within_s, returns))
         if key is not None:
-            checked_key(key)
+            self._check_key(key)
         answer = await self._outside("ask").ask(self._at, type=type_, body=body, key=key or _fresh_key(), within_s=within_s)
         return cast("T", coder(returns).decode(answer, f"reply of {self}"))
+
+    def _check_key(self, key: str) -> None:
+        checked_key(key)
+        if not self.durable:
+            raise BadDefinition(
+                f"{self} is memory-only: it remembers no message, so `key=` would not make the call repeatable. Leave it out."
+            )
 
     async def query(self, q: Callable[Concatenate[A_co, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Ask a `@query`; it reads the last durable view, also of a run that sleeps, is paused or has ended."""

@@ -12,6 +12,7 @@ import random
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
 from actorflow.errors import BadDuration
@@ -50,6 +51,7 @@ def seconds(duration: Duration) -> float:
     return value
 
 
+@lru_cache(maxsize=1_024)
 def _parse(text: str) -> float:
     number = text.strip().rstrip("msdh")
     unit, number = text.strip()[len(number) :], number.rstrip()

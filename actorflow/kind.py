@@ -7,7 +7,7 @@ from typing import Any, Literal
 from attrs import define, field
 
 from actorflow.codec import Coder, RecordCoder, coder
-from actorflow.errors import BadDefinition
+from actorflow.errors import BadDefinition, UnknownMessage
 from actorflow.handler import Handler
 from actorflow.message import Message
 from actorflow.step import Step
@@ -40,6 +40,7 @@ class Kind:
     retention_s: float | None = None  #: how long the answers of keyed messages are kept; None is for ever
     starts: bool = False  #: it has an `on_start` of its own
     stops: bool = False  #: it has an `on_stop` of its own
+    durable: bool = True  #: False: its state and its mailbox are in memory only
     _dispatch: dict[type[Any], Handler | None] = field(factory=dict[type[Any], "Handler | None"])
 
     def handler_of(self, message: type[Any]) -> Handler | None:
@@ -48,6 +49,18 @@ class Kind:
             named = (self.handlers or {}).get
             self._dispatch[message] = next((found for of in message.__mro__ if (found := named(of)) is not None), None)
         return self._dispatch[message]
+
+    def handler_for(self, message: type[Any]) -> Handler:
+        """Who handles messages of that type.
+
+        Raises:
+            UnknownMessage: Nobody; says what is handled.
+        """
+        found = self.handler_of(message)
+        if found is None:
+            handled = ", ".join(sorted(of.__qualname__ for of in self.handlers or ())) or "nothing"
+            raise UnknownMessage(f"{self.name} does not handle {message.__qualname__}; it handles {handled}.")
+        return found
 
     def encode(self, instance: Any) -> bytes:
         """The stored fields of an instance."""

@@ -21,6 +21,7 @@ from actorflow.embedding.portal import Backend, LoopThread
 from actorflow.message import Message
 from actorflow.operations import Addressed, HistoryEntry, Letters, OnConflict, Page, RunInfo, TreeNode
 from actorflow.policies.limits import Limits
+from actorflow.pool import Pool
 from actorflow.records import RunQuery
 from actorflow.runtime.client import Client
 from actorflow.runtime.draining import Drained
@@ -202,8 +203,10 @@ class SyncFront:
         self._loop.call(lambda front: front.start(workflow, key=key, on_conflict=on_conflict, deadline=deadline))
         return SyncRun(self._loop, type(workflow), key)
 
-    def at(self, actor: type[A], key: str) -> SyncAddress[A]:
-        """The actor of that class with that key."""
+    def at(self, actor: type[A] | Pool[A], key: str) -> SyncAddress[A]:
+        """The actor of that class with that key, or the one of that pool that the key belongs to."""
+        if isinstance(actor, Pool):
+            return self.at(actor.actor, actor.slot(key))
         return SyncAddress(self._loop, actor, key)
 
     def publish(self, topic: str, message: Message[Any], *, key: str | None = None) -> None:

@@ -18,6 +18,7 @@ class Mailbox:
 
     def __init__(self, envelopes: Iterable[Envelope] = ()) -> None:
         self.waiting: dict[int, Envelope] = {envelope.id: envelope for envelope in envelopes}  #: oldest first
+        self.system: dict[int, Envelope] = {e.id: e for e in self.waiting.values() if e.type.startswith("~")}  #: those of them
         self._loaded = frozenset(self.waiting) if self.waiting else NONE
         self.reserved = 0  #: places of messages on their way into the store
         self.freed: tuple[Callable[[], object], ...] = ()  #: who is told, once, when a place becomes free
@@ -28,9 +29,7 @@ class Mailbox:
     @property
     def depth(self) -> int:
         """Messages of users, waiting or on their way: what the bound counts."""
-        if not self.waiting:
-            return self.reserved
-        return self.reserved + sum(1 for envelope in self.waiting.values() if not envelope.type.startswith("~"))
+        return self.reserved + len(self.waiting) - len(self.system)
 
     def put(self, envelope: Envelope) -> None:
         """A message was accepted. Ids grow, so the order of the dict is the order of acceptance.
@@ -39,6 +38,8 @@ class Mailbox:
         """
         if envelope.id not in self._loaded:
             self.waiting[envelope.id] = envelope
+            if envelope.type.startswith("~"):
+                self.system[envelope.id] = envelope
 
     def again(self, envelope: Envelope) -> None:
         """A dead letter is to be handled after all: it comes last, whatever its number."""
@@ -48,6 +49,8 @@ class Mailbox:
     def remove(self, envelope: Envelope) -> None:
         """A message was taken."""
         self.waiting.pop(envelope.id, None)
+        if self.system:
+            self.system.pop(envelope.id, None)
         if self.freed:
             self.free()
 
@@ -57,9 +60,9 @@ class Mailbox:
         for tell in freed:
             tell()
 
-    def oldest(self, wanted: Callable[[Envelope], bool], *, now: float) -> Envelope | None:
-        """The oldest message that may be seen at *now* and is wanted."""
-        for envelope in self.waiting.values():
+    def oldest(self, wanted: Callable[[Envelope], bool], *, now: float, system: bool = False) -> Envelope | None:
+        """The oldest message that may be seen at *now* and is wanted; with *system* one of those of the system."""
+        for envelope in (self.system if system else self.waiting).values():
             if (envelope.due_at is None or envelope.due_at <= now) and wanted(envelope):
                 return envelope
         return None

@@ -96,6 +96,10 @@ class Outbox:
             self._posts[effect.to] = before + 1
         self.effects.append(effect)
 
+    def handles(self, message: object) -> bool:
+        """True if that is the message that is being handled."""
+        return getattr(message, "__actorflow_id__", None) == self.message
+
     def stashed(self) -> bool:
         """True if the message itself was stashed."""
         return any(type(effect) is Stash and effect.message == self.message for effect in self.effects)

@@ -12,7 +12,7 @@ from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.calls import Call, Sleeping, Stopper, Waiting
 from actorflow.runtime.children import Awaiting, Starting
 from actorflow.runtime.looping import Looping
-from actorflow.runtime.sending import Asking, Telling
+from actorflow.runtime.sending import Asking, AskingInMemory, Telling
 from actorflow.step import StepCall
 from actorflow.verbs import Ask, Each, Receive, ResultOf, Sleep, Start, Tell
 
@@ -31,6 +31,8 @@ def open_call(activation: Activation, asked: Asked) -> Call:
             return Receiving(activation, asked)
         case Tell():
             return Telling(activation, asked)
+        case Ask(to=to) if activation.host.cast.in_memory(to):
+            return AskingInMemory(activation, asked)
         case Ask():
             return Asking(activation, asked)
         case Start():

@@ -18,6 +18,7 @@ from actorflow.records import Address, Commit, Consume, Envelope, Identity, Run,
 from actorflow.runtime import reports
 from actorflow.runtime.loops import Signal
 from actorflow.runtime.mail import Handed, mail_of
+from actorflow.runtime.memory_actors import MemoryActors
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -34,9 +35,13 @@ class Cast:
 
     host: Host
     tree: Tree
+    memory: MemoryActors = field(init=False)
     _budgets: dict[int, Budget] = field(factory=dict[int, Budget], init=False)
     _making: dict[Address, Signal] = field(factory=dict[Address, Signal], init=False)
     _tries: dict[tuple[int, int], int] = field(factory=dict[tuple[int, int], int], init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.memory = MemoryActors(self.host, self.tree)
 
     # --- coming to be ---------------------------------------------------------------------------------------------------
 
@@ -220,7 +225,8 @@ class Cast:
 
     def in_memory(self, to: Address) -> bool:
         """True if that is a memory-only actor."""
-        return False
+        return self.memory.of(to.kind)
 
     def tell_in_memory(self, post: Post, sender: str) -> None:
         """A message to one of them, from a turn that is durable."""
+        self.memory.told_by_turn(post.to, post.type, post.body, post.after_s, sender)

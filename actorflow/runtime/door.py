@@ -40,6 +40,10 @@ class Door:
     async def tell(self, to: Address, type_: str, body: bytes, *, key: str | None, after_s: float | None) -> None:
         """Durable on return."""
         self._check(to, type_, body)
+        if self.host.cast.in_memory(to):
+            if (place := self.host.cast.memory.tell_encoded(to, type_, body, after_s)) is not None:
+                await place
+            return
         due_at = None if after_s is None else self.host.clock.wall() + after_s
         await self._send(to, type_, body, key, due_at=due_at)
 
@@ -47,6 +51,8 @@ class Door:
         """Its answer, which is durable."""
         host = self.host
         handler = self._check(to, type_, body)
+        if host.cast.in_memory(to):
+            return await host.cast.memory.ask_encoded(to, type_, body, within_s)
         waiter = Waiter(host.loop)
         with anyio.move_on_after(within_s):
             if handler is not None and handler.readonly:
@@ -98,11 +104,7 @@ class Door:
         message = resolve(type_)
         if kind.handlers is None:
             return None
-        handler = kind.handler_of(message)
-        if handler is None:
-            handled = ", ".join(sorted(of.__qualname__ for of in kind.handlers)) or "nothing"
-            raise UnknownMessage(f"{kind.name} does not handle {message.__qualname__}; it handles {handled}.")
-        return handler
+        return kind.handler_for(message)
 
     @staticmethod
     def _same(earlier: Envelope, type_: str, body: bytes) -> Envelope:

@@ -32,6 +32,7 @@ class Drained:
     again as its `on_interrupt` says; that counts as no crash."""
     under_way: int  #: runs that the next holder goes on with at once, those included
     messages: int  #: accepted, and waiting for runs that were in memory
+    lost: int = 0  #: messages of memory-only actors that were not handled in time; they are gone
     threads: int  #: of abandoned steps, still running: the process may end only when they do
     written: bool  #: False: the store had stopped taking writes, and what is left is as after a crash
 
@@ -55,7 +56,7 @@ async def drain(host: Host, at_once: anyio.Event) -> Drained:
         at_once: Set it to cut what still runs instead of waiting for it.
     """
     began = anyio.current_time()
-    await _tree_down(host, at_once)
+    lost = await _tree_down(host, at_once)
     host.closing = True
     left, working = _halted(host)
     await _until_left(host, left, host.limits.drain_s, at_once)
@@ -78,6 +79,7 @@ async def drain(host: Host, at_once: anyio.Event) -> Drained:
         cut=tuple(sorted(cut)),
         under_way=len(released),
         messages=messages,
+        lost=lost,
         threads=host.threads.abandoned,
         written=host.committer.stopped is None and host.committer.idle,
     )
@@ -86,8 +88,15 @@ async def drain(host: Host, at_once: anyio.Event) -> Drained:
     return drained
 
 
-async def _tree_down(host: Host, at_once: anyio.Event) -> None:
-    """Stop the static actors, last one first, each in its own time; intake is still open, as one may tell another."""
+async def _tree_down(host: Host, at_once: anyio.Event) -> int:
+    """Stop the static actors, last one first, each in its own time; intake is still open, as one may tell another.
+
+    Memory-only actors handle what waits before that, in half of the time, and stop after it. Returns how many of their
+    messages are lost.
+    """
+    memory = host.cast.memory
+    with anyio.move_on_after(host.limits.drain_s / 2):
+        await memory.finish(at_once)
 
     async def hurry(scope: anyio.CancelScope) -> None:
         await at_once.wait()
@@ -98,6 +107,7 @@ async def _tree_down(host: Host, at_once: anyio.Event) -> None:
             group.start_soon(hurry, group.cancel_scope)
             await host.cast.tree.close()
             group.cancel_scope.cancel()
+    return await memory.close(at_once)
 
 
 def _halted(host: Host) -> tuple[set[Activation], list[Abandonable]]:

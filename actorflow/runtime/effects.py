@@ -105,6 +105,10 @@ class Effects:
             MailboxFull: As many wait there as may.
         """
         host = self._activation.host
+        if host.cast.in_memory(to):
+            if not host.cast.memory.has_room(to, beside):
+                raise MailboxFull(to, host.mailbox_max(to.kind))
+            return
         target = host.by_address.get(to)
         lossy = room.overflow(host, to.kind) in ("drop_oldest", "drop_new")
         if target is not None and not lossy and room.is_full(host, target.run, beside=beside):

@@ -12,7 +12,9 @@ from actorflow.address import Address, Run
 from actorflow.clock import Duration, seconds
 from actorflow.errors import BadDefinition
 from actorflow.message import Message, encode_message
+from actorflow.nearby import Nearby
 from actorflow.operations import Addressed, Letters, OnConflict, Operations, Page
+from actorflow.pool import Pool
 from actorflow.records import RunQuery
 from actorflow.topic import Topic
 from actorflow.workflow import Workflow
@@ -57,10 +59,16 @@ class Front:
         await self.operations.start(at, input=fields, on_conflict=on_conflict, deadline_s=deadline_s, request=request)
         return run
 
-    def at(self, actor: type[A], key: str) -> Address[A]:
-        """The actor of that class with that key."""
+    def at(self, actor: type[A] | Pool[A], key: str) -> Address[A]:
+        """The actor of that class with that key, or the one of that pool that the key belongs to."""
+        if isinstance(actor, Pool):
+            return self.at(actor.actor, actor.slot(key))
         self._met(actor)
-        return Address(actor, key, self.operations)
+        return Address(actor, key, self.operations, self._nearby(actor))
+
+    def _nearby(self, actor: type[Actor]) -> Nearby | None:
+        """The way to an actor of that class without the store, if it is memory-only and of this process."""
+        return None
 
     async def publish(self, topic: str, message: Message[Any], *, key: str | None = None) -> None:
         """Tell all actors that listen to that topic; on return it is durable and will reach each of them once.

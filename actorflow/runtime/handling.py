@@ -182,7 +182,7 @@ class ActorActivation(Activation):
         if not self.mailbox.waiting:
             return None
         now = self.host.clock.wall()
-        return self.mailbox.oldest(_is_system, now=now) or self.mailbox.oldest(self._may_be_next, now=now)
+        return self.mailbox.oldest(_is_system, now=now, system=True) or self.mailbox.oldest(self._may_be_next, now=now)
 
     def _may_be_next(self, envelope: Envelope) -> bool:
         return envelope.id not in self.stashed and envelope.type != "~watch"

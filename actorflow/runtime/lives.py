@@ -6,6 +6,9 @@ lives it is not in memory, and its mail waits as rows.
 
 One that was at work in several unclean ends of the process is not even tried: it is down, and the tree does without it until
 an operator starts it. Else it would take the whole service along again and again.
+
+A memory-only child has neither row nor commits: it is up as soon as its `on_start` has ended, and one whose time is over is left
+to itself at once.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ from actorflow.supervisor import Child
 if TYPE_CHECKING:
     from actorflow.policies.failure import FailureReport
     from actorflow.runtime.activation import Activation
+    from actorflow.runtime.memory_actor import MemoryActor
     from actorflow.runtime.tree import Node
 
+    Live = Activation | MemoryActor
 
 log: logging.Logger = logging.getLogger("actorflow")
 
@@ -70,8 +75,13 @@ class Life:
 
     @property
     def activation(self) -> Activation | None:
-        """It, in memory."""
+        """It, in memory, if it is durable."""
         return self.node.tree.host.by_address.get(self.address)
+
+    @property
+    def actor(self) -> Live | None:
+        """It, in memory."""
+        return self.activation or self.node.tree.host.cast.memory.find(self.address)
 
     # --- its beginning --------------------------------------------------------------------------------------------------
 
@@ -88,6 +98,10 @@ class Life:
 
     async def _load(self) -> None:
         host, tree = self.node.tree.host, self.node.tree
+        if host.cast.in_memory(self.address):
+            if self.current:
+                host.cast.memory.start(self.address, self.child)
+            return
         run = await host.cast.receiver(self.address)
         assert run is not None
         if self.current and run.status == "paused":
@@ -110,7 +124,7 @@ class Life:
         raise host.committer.stopped or StoreUnavailable(f"{self.address} could not be loaded from the store; the log says why.")
 
     def started(self) -> None:
-        """Its `on_start` is durable."""
+        """Its `on_start` is done, and durable if it is."""
         self.node.hand(Started(str(self.address), self.generation))
 
     # --- its end --------------------------------------------------------------------------------------------------------
@@ -138,13 +152,13 @@ class Life:
 
     def stop(self, within_s: float) -> None:
         """Let it finish its turn; cancel that if it takes longer."""
-        activation = self.activation
-        if activation is None:  # It is still being loaded.
+        actor = self.actor
+        if actor is None:  # It is still being loaded.
             self.end("shutdown")
             return
         self._stopping = True
         self._late = self.node.tree.host.deadlines.after(within_s, self._cut)
-        activation.retire(self._finished)
+        actor.retire(self._finished)
 
     def _finished(self) -> None:
         self.end(self._ends_as)
@@ -157,6 +171,8 @@ class Life:
             for call in (*activation.calls.values(), *activation.halted):
                 if isinstance(call, Abandonable):
                     call.drain()
+        elif self.actor is not None:
+            self.end("killed")
 
     def _abandon(self) -> None:
         """Not even the cancellation ended it."""
@@ -188,3 +204,7 @@ class Life:
             tree.host.remove(activation)
             if for_good:
                 tree.host.cast.tell_watchers(activation, "stopped")
+        elif (actor := tree.host.cast.memory.find(self.address)) is not None:
+            actor.kill()
+            if for_good:
+                tree.host.cast.memory.gone(actor, "stopped")

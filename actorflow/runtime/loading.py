@@ -187,8 +187,9 @@ class Loading:
         elif run.crashes >= host.limits.crashes_max:
             what = f"its process ended {run.crashes} times while it was at work"
             activation.pause("interrupted", reports.plain("interrupted", what, str(run.address)), [])
-        elif run.kind not in host.kinds:
-            what = f"no class of kind {run.kind!r} is registered"
+        elif run.kind not in host.kinds or host.cast.in_memory(run.address):
+            memory_only = " and durable: it is memory-only now" if run.kind in host.kinds else ""
+            what = f"no class of kind {run.kind!r} is registered{memory_only}"
             activation.pause("unregistered", reports.plain("unregistered", what, str(run.address)), [])
         else:
             activation.begin()

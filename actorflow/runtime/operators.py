@@ -52,6 +52,7 @@ class Operators:
         self.host: Host = host
         self.door: Door = Door(self)
         self.resending: set[int] = set()  #: dead letters that are on their way back
+        host.cast.memory.operations = self
         self._starting: dict[Address, Signal] = {}
 
     # --- writing --------------------------------------------------------------------------------------------------------
@@ -84,6 +85,8 @@ class Operators:
         """
         if self.host.closing:
             raise StoreStopped("the runtime is shutting down")
+        if self.host.cast.in_memory(to):
+            raise InvalidState("look at", to, "memory-only", "It has no row in the store: it takes `tell`, `ask` and `resume`.")
         found = await self.host.find(to, whole=whole)
         if found is None:
             raise UnknownRun(to)
@@ -294,6 +297,10 @@ class Operators:
                 raise self.host.committer.stopped or StoreStopped("the runtime is shutting down")
 
     async def resume(self, to: Address) -> None:
+        if self.host.cast.in_memory(to):
+            if (actor := self.host.cast.memory.find(to)) is not None:
+                actor.resume()
+            return
         await repairs.resume(self, await self.run(to, whole=True))
         if self.host.cast.tree.holds(to):
             with suppress(InvalidState):  # Its supervisor is down, and will start it.

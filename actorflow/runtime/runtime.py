@@ -16,6 +16,7 @@ from actorflow.embedding import apps, signals
 from actorflow.embedding.asgi import AsgiApp, WithRuntime
 from actorflow.errors import BadDefinition, BadDuration, NotRunning, StoreStopped
 from actorflow.kind import Kind
+from actorflow.nearby import Nearby
 from actorflow.operations import Operations, TreeNode
 from actorflow.policies.limits import Limits
 from actorflow.resources import Resources
@@ -309,6 +310,9 @@ class Runtime(Front):
             self._running()
         assert self._operators is not None
         return self._operators
+
+    def _nearby(self, actor: type[Actor]) -> Nearby | None:
+        return None if actor.__kind_info__().durable else self._running().cast.memory
 
     def stalls(self) -> tuple[Stall, ...]:
         """When the event loop stood still for longer than `watchdog`, and who held it: the newest 100, oldest first."""

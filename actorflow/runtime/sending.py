@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import anyio
+
 from actorflow.codec import RecordCoder
-from actorflow.errors import AskTimeout, CallCycle, KeyTaken, MailboxFull, RunEnded, RunEnding, UnknownRun
+from actorflow.errors import AskTimeout, CallCycle, KeyTaken, MailboxFull, RunEnded, RunEnding, StoreStopped, UnknownRun
 from actorflow.failures import split_answer
-from actorflow.records import ENDED, Consume, Entry, EntryStatus, Envelope, Run, Wake, Write
+from actorflow.kernel.outbox import Post
+from actorflow.records import ENDED, Commit, Consume, Entry, EntryStatus, Envelope, Run, Wake, Write
 from actorflow.runtime.calls import Call, Waiting
 from actorflow.verbs import Ask, Tell
 
@@ -17,6 +22,7 @@ class Sending(Call):
     """A verb that needs to know where its receiver stands before it can be recorded."""
 
     working = True
+    tell_when_durable: Callable[[], object] | None = None
 
     def begin(self) -> None:
         self.ask(self._send)
@@ -25,6 +31,9 @@ class Sending(Call):
         answer = await self.decide()
         if self.activation.calls.get(self.asked) is self and self.activation.stopping is None:
             self.activation.record(self.asked, *answer)
+            if self.tell_when_durable is not None:
+                then, commit = self.tell_when_durable, Commit((), self.activation)
+                self.activation.host.committer.submit(commit, lambda refusal: then() if refusal is None else None)
 
     async def decide(self) -> tuple[Entry, list[Write]]:
         raise NotImplementedError
@@ -50,6 +59,8 @@ class Telling(Sending):
         request = self.asked.request
         assert isinstance(request, Tell)
         host = self.activation.host
+        if host.cast.in_memory(request.to):
+            return self._in_memory(request)
         target = await host.cast.receiver(request.to)
         if target is None:
             return self.failed(UnknownRun(request.to)), []
@@ -68,6 +79,45 @@ class Telling(Sending):
                     return self.entry(), []
                 return self.failed(KeyTaken(f"message key {request.key!r}", earlier.body.decode(), request.body.decode())), []
         return self.accept(target, envelope) or (self.entry(), [envelope, Wake(target.id, envelope.due_at or 0.0)])
+
+    def _in_memory(self, request: Tell) -> tuple[Entry, list[Write]]:
+        """To a memory-only actor, once the entry is durable; a crash between the two loses it."""
+        activation, host = self.activation, self.activation.host
+        if not host.cast.memory.has_room(request.to, 0):
+            return self.failed(MailboxFull(request.to, host.mailbox_max(request.to.kind))), []
+        post = Post(request.to, request.type, request.body, None, request.after_s)
+        self.tell_when_durable = lambda: host.cast.tell_in_memory(post, str(activation))
+        return self.entry(), []
+
+
+class AskingInMemory(Call):
+    """`ask` of a memory-only actor: recorded when it is answered, and asked again after a crash, like a step."""
+
+    working = True
+    _scope: anyio.CancelScope | None = None
+
+    def begin(self) -> None:
+        self.activation.host.spawn(self._ask)
+
+    async def _ask(self) -> None:
+        request, host = self.asked.request, self.activation.host
+        assert isinstance(request, Ask)
+        with anyio.CancelScope() as self._scope:
+            try:
+                answer = await host.cast.memory.ask_encoded(request.to, request.type, request.body, request.within_s, inside=True)
+                entry = self.entry(outcome=host.checked(answer, f"reply of {request.to}"))
+            except StoreStopped:
+                return  # It is asked again by the next holder.
+            except AskTimeout as error:
+                entry = self.failed(error, status="timeout")
+            except Exception as error:  # noqa: BLE001  (what the handler failed with, or why it was not asked)
+                entry = self.failed(error)
+            if self.activation.calls.get(self.asked) is self and self.activation.stopping is None:
+                self.activation.record(self.asked, entry)
+
+    def forget(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 class Asking(Waiting):

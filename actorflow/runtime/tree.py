@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from actorflow.policies.failure import FailureReport
     from actorflow.runtime.activation import Activation
     from actorflow.runtime.host import Host
+    from actorflow.runtime.lives import Live
 
 log: logging.Logger = logging.getLogger("actorflow")
 
@@ -127,8 +128,8 @@ class Node:
                     life.stop(within_s or 0.0)
             case Keep(id, generation):
                 life = self.tree.life(id, generation)
-                if life is not None and life.activation is not None:
-                    life.activation.go_on()
+                if life is not None and life.actor is not None:
+                    life.actor.go_on()
             case After(delay_s, event):
                 self.tree.host.deadlines.after(delay_s, lambda: self.hand(event))
             case Report():
@@ -249,23 +250,22 @@ class Tree:
 
     def life(self, id: str, generation: int) -> Life | None:
         """That life of that child, if it is not over."""
-        kind, _, key = id.partition("/")
-        life = self.lives.get(Address(kind, key))
+        life = self.lives.get(_address(id))
         return life if life is not None and life.generation == generation else None
 
-    def started(self, activation: Activation) -> None:
-        """Its `on_start` is durable."""
-        if (life := self.lives.get(activation.address)) is not None:
+    def started(self, actor: Live) -> None:
+        """Its `on_start` is done, and durable if it is."""
+        if (life := self.lives.get(actor.address)) is not None:
             life.started()
 
-    def failed(self, activation: Activation, error: BaseException) -> None:
+    def failed(self, actor: Live, error: BaseException) -> None:
         """It has stopped after a failure, and waits for the decision."""
-        if (life := self.lives.get(activation.address)) is not None:
+        if (life := self.lives.get(actor.address)) is not None:
             life.failed(error)
 
-    def left(self, activation: Activation) -> None:
+    def left(self, actor: Live) -> None:
         """It has ended by itself."""
-        if (life := self.lives.get(activation.address)) is not None:
+        if (life := self.lives.get(actor.address)) is not None:
             life.end("normal")
 
     def set_aside(self, activation: Activation, reason: str, report: FailureReport | None) -> None:
@@ -358,5 +358,12 @@ class Tree:
         else:
             kind: Any = "supervisor" if child.spec.nested else "actor"
             shown = TreeNode(name=child.id, what=kind, state=child.status)
+            if (actor := self.host.cast.memory.find(_address(child.id))) is not None:
+                shown = evolve(shown, mailbox=len(actor.mail))
         failure = node.failures.get(child.id, shown.last_failure)
         return evolve(shown, restarts=max(0, child.generation - 1), last_failure=failure)
+
+
+def _address(id: str) -> Address:
+    kind, _, key = id.partition("/")
+    return Address(kind, key)

@@ -148,6 +148,7 @@ class Workers:
     group: TaskGroup
     loop: Loop
     idle_max: int = 64
+    slice_max: int = SLICE
     on_spawned: Callable[[Job], object] | None = None  #: told of jobs that made tasks of their own, when they have ended
     _ready: deque[Job] = field(factory=deque[Job], init=False)
     _idle: list[Signal] = field(factory=list[Signal], init=False)
@@ -235,6 +236,6 @@ class Workers:
             if job.spawned is not None:
                 self.ended(job)
             done += 1
-            if done % SLICE == 0 or cancels():  # It is delivered here, not to the next step.
+            if done % self.slice_max == 0 or cancels():  # It is delivered here, not to the next step.
                 await anyio.lowlevel.checkpoint()
         self._running = False
