@@ -91,7 +91,7 @@ def reply_handed_over(form: Any, of: Coder[Any], value: Any, what: str) -> Any:
     Raises:
         NotEncodable: It is not what the message promises.
     """
-    cls: Any = type(value)
+    cls = cast(Any, type(value))
     return value if cls in SCALARS and _is(form, cls) else _copied(of, value, what)
 
 

@@ -101,9 +101,10 @@ def xoscar(best: Best) -> None:
             return self.total
 
     async def measure() -> None:
-        await xoscar.create_actor_pool("test://bench", n_process=0)
-        counter = await xoscar.create_actor(Counter, address="test://bench")
+        pool = await xoscar.create_actor_pool("127.0.0.1", n_process=0)
+        counter = await xoscar.create_actor(Counter, address=pool.external_address)
         await best.awaited(lambda: counter.add.tell(1), lambda: counter.add(1))
+        await pool.stop()
 
     asyncio.run(measure())
 
