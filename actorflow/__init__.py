@@ -64,6 +64,7 @@ from actorflow.errors import TooLarge as TooLarge
 from actorflow.errors import TooManyCalls as TooManyCalls
 from actorflow.errors import Transient as Transient
 from actorflow.errors import UnknownKind as UnknownKind
+from actorflow.errors import UnknownLetter as UnknownLetter
 from actorflow.errors import UnknownMessage as UnknownMessage
 from actorflow.errors import UnknownRun as UnknownRun
 from actorflow.errors import WorkerDied as WorkerDied

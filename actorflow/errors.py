@@ -107,6 +107,14 @@ class UnknownRun(Refused, LookupError):
         super().__init__(f"there is no run {address}. Start it first, or look at `runs list` for what there is.")
 
 
+class UnknownLetter(Refused, LookupError):
+    """There is no dead letter of that number (any more)."""
+
+    def __init__(self, letter: int) -> None:
+        self.letter: int = letter
+        super().__init__(f"there is no dead letter {letter}; it may have been sent again. See `dead list` for those there are.")
+
+
 class KeyTaken(Refused):
     """The key was used before for something else; both are shown."""
 

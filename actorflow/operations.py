@@ -33,12 +33,35 @@ class LoopInfo:
 
 
 @frozen(kw_only=True)
+class TimerInfo:
+    """A message that an actor sends itself later. Moments are seconds since the epoch."""
+
+    name: str
+    type: str
+    due_at: float
+    every_s: float | None = None  #: again after that many seconds
+
+
+@frozen(kw_only=True)
+class ActorInfo:
+    """What an actor is at, as of its last durable turn. Moments are seconds since the epoch."""
+
+    mailbox: int  #: messages that wait to be handled, the one under way included; timers are not among them
+    oldest_at: float | None = None  #: when the oldest of them was sent
+    handling: str | None = None  #: the message of the turn that is open: it waits for a step or an ask
+    waits_for: tuple[str, ...] = ()  #: what that turn has asked for
+    timers: tuple[TimerInfo, ...] = ()  #: the next one first
+    last: str | None = None  #: the message it handled or gave up last
+    last_at: float | None = None
+
+
+@frozen(kw_only=True)
 class RunInfo:
-    """What there is to say of a run without loading it. Moments are seconds since the epoch."""
+    """What there is to say of a run or actor without loading it. Moments are seconds since the epoch."""
 
     kind: str
     key: str
-    status: str
+    status: str  #: an actor for which nothing waits is "idle"
     reason: str | None
     round: int
     crashes: int
@@ -50,11 +73,13 @@ class RunInfo:
     parent: str | None
     report: FailureReport | None
     loops: tuple[LoopInfo, ...] = ()
+    what: Literal["run", "actor"] = "run"
+    actor: ActorInfo | None = None  #: what an actor is at; None of a run, and in lists
 
 
 @frozen(kw_only=True)
 class Page:
-    """Some runs, and where the next page begins (None: there is none)."""
+    """Some runs or actors, and where the next page begins (None: there is none). A page may be shorter than its limit."""
 
     runs: tuple[RunInfo, ...]
     next: int | None
@@ -74,6 +99,29 @@ class HistoryEntry:
     due_at: float | None
     input: str
     outcome: str
+
+
+@frozen(kw_only=True)
+class DeadLetter:
+    """A message that nobody handled. It is kept until it is sent again, or its run is pruned."""
+
+    id: int  #: its number, which it keeps when it is sent again
+    to: str  #: "kind/key"
+    type: str
+    key: str | None  #: the sender's idempotency key
+    sender: str  #: "kind/key", or "" for a client
+    sent_at: float
+    body: str  #: for people: a long one is cut
+    why: str  #: what became of it
+    report: FailureReport | None = None  #: if its handler failed
+
+
+@frozen(kw_only=True)
+class Letters:
+    """Some dead letters, and where the next page begins (None: there is none)."""
+
+    letters: tuple[DeadLetter, ...]
+    next: int | None
 
 
 @frozen(kw_only=True)
@@ -167,8 +215,12 @@ class Operations(Protocol):
         """One sentence: what it waits for and what comes next."""
         ...
 
+    async def latest(self, to: Address, *, limit: int) -> tuple[HistoryEntry, ...]:
+        """The last of what happened to it, in order."""
+        ...
+
     async def runs(self, query: RunQuery) -> Page:
-        """Runs that match, newest first."""
+        """Runs and actors that match, newest first. The status "idle" is that of actors for which nothing waits."""
         ...
 
     async def counts(self) -> dict[str, int]:
@@ -177,4 +229,20 @@ class Operations(Protocol):
 
     async def prune(self, to: Address) -> None:
         """Delete an ended run but its key."""
+        ...
+
+    async def reset(self, to: Address) -> None:
+        """The state of an actor becomes that of a new one; its mailbox and timers stay."""
+        ...
+
+    async def dead_letters(self, to: Address | None, *, after: int, limit: int) -> Letters:
+        """Messages that nobody handled, oldest first: those with a larger number than *after*."""
+        ...
+
+    async def resend(self, letter: int) -> Address:
+        """Put a dead letter back into its mailbox, last in line; returns whose that is."""
+        ...
+
+    async def tree(self) -> TreeNode:
+        """The live tree of supervisors."""
         ...

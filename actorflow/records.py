@@ -38,7 +38,7 @@ ENDED: frozenset[str] = frozenset(("completed", "failed", "cancelled"))
 LOG_ONLY: frozenset[str] = frozenset(
     (
         "started", "paused", "resumed", "retried", "skipped", "decided", "cancelling", "again", "forked",
-        "completed", "failed", "cancelled", "accepted", "dead", "set_aside",
+        "completed", "failed", "cancelled", "accepted", "handled", "dead", "resent", "reset", "set_aside",
     )
 )  # fmt: skip
 """Kinds of entries that tell a reader of the log what happened and that replay never asks for: `Store.load` leaves them out."""
@@ -75,7 +75,8 @@ class Entry(NamedTuple):
     try (a failed attempt; `due_at` is when the next begins), intent (an attempt or ask begins), timer (a wait began;
     `due_at` is when it ends), heartbeat, set_aside (an item of `each`). Flags: patch. Undoing: undo. The life of a run: started,
     paused, resumed, retried, skipped, decided, cancelling, again, forked, completed, failed, cancelled. Messages: accepted,
-    dead.
+    handled, dead (given up; `n` is the message's number), resent (a dead letter is in the mailbox again; `n` likewise). Actors:
+    turn (one waits for a step or an ask), reset (its state became that of a new one; `input` is what it was).
     """
 
     run: int
@@ -137,6 +138,7 @@ class Run:
     deadline_at: float | None = None
     parent: int | None = None  #: the run that started it
     detached: bool = False  #: outlives its parent
+    actor: bool = False  #: an actor, whose class has handlers; else a run of a workflow
     created_at: float = 0.0
     updated_at: float = 0.0
     ended_at: float | None = None
@@ -222,9 +224,10 @@ class SetDead(NamedTuple):
 
 
 class Revive(NamedTuple):
-    """A dead letter is pending again, its answer forgotten. No effect on a message that is not dead."""
+    """A dead letter is pending again: its answer and its deadline are forgotten. No effect on a message that is not dead."""
 
     id: int
+    line: int  #: its place in the mailbox from now on: that of a message with this number
 
 
 class Expire(NamedTuple):
@@ -371,6 +374,7 @@ class RunQuery:
     created_after: float | None = None
     created_before: float | None = None
     parent: int | None = None
+    actor: bool | None = None  #: only actors, or only runs of workflows
     before_id: int | None = None  #: cursor: only runs with a smaller id
     limit: int = 50
 

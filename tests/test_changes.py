@@ -9,7 +9,7 @@ from actorflow.stores.changes import changes_of
 def test_messages_given_up_revived_and_consumed_by_hundreds_of_commits_are_one_step() -> None:
     writes: list[Write] = []
     for id in range(500):
-        writes += (SetDead(id, b"!1"), Revive(id), SetDead(id, None), Consume(id, None), SetDead(id, b"!2"), Expire(id % 7, 1.0))
+        writes += (SetDead(id, b"!1"), Revive(id, 9), SetDead(id, None), Consume(id, None), SetDead(id, b"!2"), Expire(id % 7, 1.0))
     ordered = sorted(writes, key=lambda write: type(write) is Expire)
 
     steps, buried = changes_of(ordered)

@@ -23,12 +23,23 @@ def anything(_: Envelope) -> bool:
     return True
 
 
-def test_the_oldest_message_is_taken_first_whatever_order_it_was_loaded_in() -> None:
-    mailbox = Mailbox([envelope(3), envelope(1), envelope(2)])
+def test_the_message_that_is_first_in_line_is_taken_first() -> None:
+    mailbox = Mailbox([envelope(2), envelope(1), envelope(3)])  # 1 was a dead letter, sent again when 2 was there.
     mailbox.put(envelope(4))
 
-    assert [e.id for e in mailbox.waiting.values()] == [1, 2, 3, 4]
-    assert mailbox.oldest(anything, now=0.0) == envelope(1)
+    assert [e.id for e in mailbox.waiting.values()] == [2, 1, 3, 4]
+    assert mailbox.oldest(anything, now=0.0) == envelope(2)
+
+
+def test_a_dead_letter_that_is_sent_again_comes_last_although_it_was_loaded_before() -> None:
+    mailbox = Mailbox([envelope(1), envelope(2)])
+    mailbox.remove(envelope(1))
+    mailbox.put(envelope(1))
+    assert [e.id for e in mailbox.waiting.values()] == [2]
+
+    mailbox.again(envelope(1))
+
+    assert [e.id for e in mailbox.waiting.values()] == [2, 1]
 
 
 def test_a_message_that_is_not_wanted_stays_where_it_is() -> None:

@@ -12,11 +12,11 @@ from actorflow.records import Envelope
 
 
 class Mailbox:
-    """Pending envelopes, oldest first."""
+    """Pending envelopes, oldest first (dead letters that were sent again: last), as the store hands them out."""
 
     def __init__(self, envelopes: Iterable[Envelope] = ()) -> None:
-        self.waiting: dict[int, Envelope] = {envelope.id: envelope for envelope in sorted(envelopes)}  #: oldest first
-        self._loaded = frozenset(self.waiting)
+        self.waiting: dict[int, Envelope] = {envelope.id: envelope for envelope in envelopes}  #: oldest first
+        self._loaded = set(self.waiting)
         self.reserved = 0  #: places of messages on their way into the store
         self.freed: list[Callable[[], object]] = []  #: who is told, once, when a place becomes free
 
@@ -37,6 +37,11 @@ class Mailbox:
         """
         if envelope.id not in self._loaded:
             self.waiting[envelope.id] = envelope
+
+    def again(self, envelope: Envelope) -> None:
+        """A dead letter is to be handled after all: it comes last, whatever its number."""
+        self._loaded.discard(envelope.id)
+        self.put(envelope)
 
     def remove(self, envelope: Envelope) -> None:
         """A message was taken."""

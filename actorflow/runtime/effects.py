@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from actorflow.errors import ActorflowError, MailboxFull, StoreError, UnknownRun
-from actorflow.failures import encode_failure
+from actorflow.errors import ActorflowError, MailboxFull, RunEnded, StoreError, UnknownRun
+from actorflow.failures import encode_failure, failed_answer
 from actorflow.kernel.outbox import CancelTimer, Effect, Leave, Post, SetTimer, Stash, Unstash, Watch
 from actorflow.records import ENDED, Address, Consume, Entry, Envelope, Run, Wake, Write
 from actorflow.runtime import room
@@ -209,12 +209,15 @@ class Effects:
         due_at = None if post.after_s is None else host.clock.wall() + post.after_s
         envelope = host.envelope(target.id, post.type, post.body, key=post.key, sender=str(activation), due_at=due_at)
         if target.status in ENDED or target.status == "undoing":
-            writes.append(envelope._replace(state="dead"))
+            writes.append(envelope._replace(state="dead", answer=failed_answer(RunEnded(post.to, target.status))))
             return
         beside = sent.get(target.id, 0)
         accepted = room.admit(host, target, envelope, beside=beside)
         sent[target.id] = beside + 1
-        writes.extend(accepted if accepted is not None else [envelope._replace(state="dead")])
+        if accepted is None:
+            full = failed_answer(MailboxFull(post.to, host.mailbox_max(post.to.kind)))
+            accepted = [envelope._replace(state="dead", answer=full)]
+        writes.extend(accepted)
 
     def _lost(self, post: Post, error: Exception, writes: list[Write]) -> None:
         """There is nobody; it is a dead letter in the log of who sent it."""

@@ -259,6 +259,8 @@ class ActorActivation(Activation):
         """The turn waits: from here on its entries are recorded, under its own round."""
         self.handling = turn
         turn.entries = True
+        if turn.number:  # The same when the message is tried again, and when it was a dead letter and is sent again.
+            self.scope = self.scope.rpartition("/")[0] + f"/m{turn.number}"
         self.durable_bytes()
         self._write_state(writes)
         if not resumed:

@@ -144,6 +144,7 @@ class Host:
             deadline_at=deadline_at,
             parent=parent,
             detached=detached,
+            actor=self.cast.is_actor(to.kind),
             created_at=at,
             updated_at=at,
             input=fields,

@@ -167,7 +167,7 @@ def _give_up(actor: ActorActivation, turn: Handling, envelope: Envelope, error: 
         actor.next_round(writes)
     answer = actor.host.cast.dead(actor, envelope, error)
     report = reports.encode(reports.handler(actor, envelope, error))
-    writes.append(_settle(actor, envelope, "dead", "failed", report))
+    writes.append(_settle(actor, envelope, "dead", "failed", report)._replace(n=envelope.id))
     writes.append(SetDead(envelope.id, answer))
     writes.extend(actor.host.reply(envelope, answer))
     actor.effects.again(envelope, writes)

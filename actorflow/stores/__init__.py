@@ -84,6 +84,14 @@ class Store(Protocol):
         """The whole past of a run with `seq > after`, all rounds, folded and set aside ones too, in order."""
         ...
 
+    async def latest(self, run: int, *, limit: int = 10) -> list[Event]:
+        """The last events of a run, by round and number, oldest first."""
+        ...
+
+    async def death(self, run: int, message: int) -> Event | None:
+        """The last entry of kind "dead" of that run with that `n`: why it gave the message up."""
+        ...
+
     async def events(self, *, after: int = 0, limit: int = 1_000) -> list[Event]:
         """The store's log with `seq > after`, in order."""
         ...

@@ -107,16 +107,18 @@ class Letter(NamedTuple):
     answer: bytes | None
     dead_kept: bool
     dead_answer: bytes | None
+    line: int | None = None  #: its place in the mailbox, if it is another one now
+    dead_line: int | None = None
 
     def dead(self, answer: bytes | None) -> Letter:
         """Then it was given up."""
         if self.state == "dead" or answer is None:
             return self._replace(state="dead")
-        return Letter("dead", False, answer, False, answer)
+        return Letter("dead", False, answer, False, answer, self.line, self.dead_line)
 
-    def pending(self) -> Letter:
+    def pending(self, line: int) -> Letter:
         """Then it was revived."""
-        return self if self.state == "pending" else Letter("pending", False, None, False, None)
+        return self if self.state == "pending" else Letter("pending", False, None, False, None, line, line)
 
 
 @define
@@ -176,9 +178,11 @@ class Changes:
             self.letters[id] = Letter("dead", answer is None, answer, True, None) if letter is None else letter.dead(answer)
 
     def revive(self, write: Revive) -> None:
-        if write.id not in self.consumed:
-            letter = self.letters.get(write.id)
-            self.letters[write.id] = Letter("pending", True, None, False, None) if letter is None else letter.pending()
+        id, line = write
+        if id not in self.consumed:
+            letter = self.letters.get(id)
+            first = Letter("pending", True, None, False, None, None, line)
+            self.letters[id] = first if letter is None else letter.pending(line)
 
     def expire(self, write: Expire) -> None:
         self.expired[write.run] = max(write.before, self.expired.get(write.run, write.before))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 
 import anyio.lowlevel
 from attrs import evolve
@@ -106,7 +105,7 @@ class MemoryStore:
         return Loaded(
             run=found,
             entries=_replayed(data, found),
-            mailbox=[message for message in by_id(data.messages) if message.run == run and message.state == "pending"],
+            mailbox=data.mailbox(run),
             cursors=[data.cursors[key] for key in sorted(data.cursors) if key[:2] == (run, found.round)],
             children=[
                 _light(child)
@@ -137,6 +136,14 @@ class MemoryStore:
 
     async def history(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[Event]:
         return _journal(self._data, run, lambda seq, _: seq > after)[:limit]
+
+    async def latest(self, run: int, *, limit: int = 10) -> list[Event]:
+        events = sorted(_journal(self._data, run, lambda *_: True), key=lambda event: (event.entry.round, event.seq))
+        return events[-limit:] if limit else []
+
+    async def death(self, run: int, message: int) -> Event | None:
+        found = _journal(self._data, run, lambda _, entry: entry.kind == "dead" and entry.n == message)
+        return found[-1] if found else None
 
     async def events(self, *, after: int = 0, limit: int = 1_000) -> list[Event]:
         return _events(self._data, lambda seq, _: seq > after)[:limit]
@@ -199,10 +206,8 @@ def _light(run: Run) -> Run:
 
 
 def _matches(run: Run, query: RunQuery) -> bool:
-    equal = all(
-        wanted is None or wanted == attrgetter(name)(run)
-        for name, wanted in (("kind", query.kind), ("status", query.status), ("reason", query.reason), ("parent", query.parent))
-    )
+    wants = ((name, getattr(query, name)) for name in ("kind", "status", "reason", "parent", "actor"))
+    equal = all(wanted is None or wanted == getattr(run, name) for name, wanted in wants)
     return (
         equal
         and (query.key_prefix is None or run.key.startswith(query.key_prefix))

@@ -21,7 +21,7 @@ def run_of(row: Row) -> Run:
     Raises:
         Undecodable: A payload is not what was written.
     """
-    payloads, sums = row[15:20], row[20:25]
+    payloads, sums = row[16:21], row[21:26]
     for name, payload, crc in zip(RUN_PAYLOADS, payloads, sums, strict=True):
         if checksum(payload) != crc:
             raise Undecodable(f"{name} of run {row[1]}/{row[2]}", _WHY)
@@ -34,7 +34,7 @@ def light_run_of(row: Row) -> Run:
 
 
 def _run(values: dict[str, Any]) -> Run:
-    values["detached"] = bool(values["detached"])
+    values["detached"], values["actor"] = bool(values["detached"]), bool(values["actor"])
     return Run(**values)
 
 

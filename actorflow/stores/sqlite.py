@@ -332,6 +332,14 @@ class SqliteStore:
         rows = await self._list(reader.rows("history", run=run, after=after, limit=limit))
         return [unchecked_event_of(row) for row in rows]
 
+    async def latest(self, run: int, *, limit: int = 10) -> list[Event]:
+        rows = await self._list(reader.rows("latest", run=run, limit=limit))
+        return [unchecked_event_of(row) for row in reversed(rows)]
+
+    async def death(self, run: int, message: int) -> Event | None:
+        rows = await self._read(reader.rows("death", run=run, n=message))
+        return unchecked_event_of(rows[0]) if rows else None
+
     async def events(self, *, after: int = 0, limit: int = 1_000) -> list[Event]:
         return [unchecked_event_of(row) for row in await self._list(reader.rows("events", after=after, limit=limit))]
 

@@ -37,9 +37,9 @@ select name, seq from sqlite_sequence
 -- name: insert_run
 -- New runs.
 insert into run (id, kind, key, status, reason, round, crashes, seed, wake_at, deadline_at, parent, detached,
-                 created_at, updated_at, ended_at, input, fields, view, outcome, report,
+                 actor, created_at, updated_at, ended_at, input, fields, view, outcome, report,
                  input_crc, fields_crc, view_crc, outcome_crc, report_crc)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: insert_entry
 -- Append to the journal.
@@ -94,12 +94,15 @@ from new where message.id = new.id
 
 -- name: set_letters
 -- Messages given up and dead letters revived, with the answer of one that was pending and of one that was dead.
-with new (id, state, kept, answer, crc, dead_kept, dead_answer, dead_crc) as (values (?, ?, ?, ?, ?, ?, ?, ?))
+with new (id, state, kept, answer, crc, dead_kept, dead_answer, dead_crc, line, dead_line) as
+    (values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
 update message set state = new.state,
                    answer = case when iif(message.state = 'dead', new.dead_kept, new.kept) then message.answer
                                  else iif(message.state = 'dead', new.dead_answer, new.answer) end,
                    answer_crc = case when iif(message.state = 'dead', new.dead_kept, new.kept) then message.answer_crc
-                                     else iif(message.state = 'dead', new.dead_crc, new.crc) end
+                                     else iif(message.state = 'dead', new.dead_crc, new.crc) end,
+                   expires_at = iif(iif(message.state = 'dead', new.dead_line, new.line) is null, message.expires_at, null),
+                   line = coalesce(iif(message.state = 'dead', new.dead_line, new.line), message.line)
 from new where message.id = new.id and message.state in ('pending', 'dead')
 
 -- name: expire
@@ -200,8 +203,8 @@ order by seq
 select * from entry where seq in (select value from json_each(:seqs)) order by seq
 
 -- name: mailbox
--- What a run has not handled yet.
-select * from message where run = :run and state = 'pending' order by id
+-- What a run has not handled yet; dead letters that were revived stand where they were put.
+select * from message where run = :run and state = 'pending' order by coalesce(line, id), id
 
 -- name: cursors
 -- Where the `each`es of a round stand.
@@ -209,7 +212,7 @@ select run, round, branch, n, state, crc from cursor where run = :run and round 
 
 -- name: children
 -- Runs that a run started, that go on and belong to it; without payloads.
-select id, kind, key, status, reason, round, crashes, seed, wake_at, deadline_at, parent, detached, created_at, updated_at, ended_at, report
+select id, kind, key, status, reason, round, crashes, seed, wake_at, deadline_at, parent, detached, actor, created_at, updated_at, ended_at, report
 from run where parent = :run and detached = 0 and status not in ('completed', 'failed', 'cancelled') order by id
 
 -- name: due
@@ -218,30 +221,30 @@ select wake_at, id from run where wake_at is not null and (wake_at, id) > (:at, 
 
 -- name: list_runs
 -- Runs, newest first, walked by number; without payloads.
-select id, kind, key, status, reason, round, crashes, seed, wake_at, deadline_at, parent, detached, created_at, updated_at, ended_at, report
+select id, kind, key, status, reason, round, crashes, seed, wake_at, deadline_at, parent, detached, actor, created_at, updated_at, ended_at, report
 from run
 where (:before_id is null or id < :before_id)
-  and (:kind is null or kind = :kind) and (:status is null or +status = :status) and (:reason is null or reason = :reason)
+  and (:actor is null or actor = :actor) and (:kind is null or kind = :kind) and (:status is null or +status = :status) and (:reason is null or reason = :reason)
   and (:parent is null or parent = :parent) and (:key_prefix is null or instr(key, :key_prefix) = 1)
   and (:created_after is null or created_at > :created_after) and (:created_before is null or created_at < :created_before)
 order by id desc limit :limit
 
 -- name: list_runs_by_status
 -- The same where a status is given: walked by its index, so that a few paused runs among a million are found at once.
-select id, kind, key, status, reason, round, crashes, seed, wake_at, deadline_at, parent, detached, created_at, updated_at, ended_at, report
+select id, kind, key, status, reason, round, crashes, seed, wake_at, deadline_at, parent, detached, actor, created_at, updated_at, ended_at, report
 from run
 where status = :status and (:before_id is null or id < :before_id)
-  and (:kind is null or kind = :kind) and (:reason is null or reason = :reason)
+  and (:actor is null or actor = :actor) and (:kind is null or kind = :kind) and (:reason is null or reason = :reason)
   and (:parent is null or parent = :parent) and (:key_prefix is null or instr(key, :key_prefix) = 1)
   and (:created_after is null or created_at > :created_after) and (:created_before is null or created_at < :created_before)
 order by id desc limit :limit
 
 -- name: list_runs_by_parent
 -- The same for the children of a run.
-select id, kind, key, status, reason, round, crashes, seed, wake_at, deadline_at, parent, detached, created_at, updated_at, ended_at, report
+select id, kind, key, status, reason, round, crashes, seed, wake_at, deadline_at, parent, detached, actor, created_at, updated_at, ended_at, report
 from run
 where parent = :parent and (:before_id is null or id < :before_id)
-  and (:kind is null or kind = :kind) and (:status is null or +status = :status) and (:reason is null or reason = :reason)
+  and (:actor is null or actor = :actor) and (:kind is null or kind = :kind) and (:status is null or +status = :status) and (:reason is null or reason = :reason)
   and (:key_prefix is null or instr(key, :key_prefix) = 1)
   and (:created_after is null or created_at > :created_after) and (:created_before is null or created_at < :created_before)
 order by id desc limit :limit
@@ -253,6 +256,14 @@ select status, count(*) from run group by status
 -- name: history
 -- A page of a run's whole past: numbers from the narrow index first, rows then.
 select * from entry where seq in (select seq from entry where run = :run and seq > :after order by seq limit :limit) order by seq
+
+-- name: latest
+-- The end of a run's past, backwards over its index: rounds grow with time.
+select * from entry where run = :run order by round desc, seq desc limit :limit
+
+-- name: death
+-- Why a message was given up, the last time it was.
+select * from entry where run = :run and n = :n and kind = 'dead' order by seq desc limit 1
 
 -- name: events
 -- A page of the store's log.

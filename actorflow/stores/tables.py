@@ -53,6 +53,7 @@ class Tables:
     messages: dict[int, Envelope] = field(factory=dict[int, Envelope])
     cursors: dict[tuple[int, int, str, int], SetCursor] = field(factory=dict[tuple[int, int, str, int], SetCursor])
     by_address: dict[Address, int] = field(factory=dict[Address, int])
+    lines: dict[int, int] = field(factory=dict[int, int])  #: where dead letters that were revived stand in their mailboxes
     by_message_key: dict[tuple[int, str], int] = field(factory=dict[tuple[int, str], int])
     journals: dict[int, list[int]] = field(factory=dict[int, list[int]])  #: the seqs of a run's entries, in order
     seq_last: int = 0
@@ -64,6 +65,10 @@ class Tables:
 
     def message(self, run: int, key: str) -> Envelope | None:
         return self.messages.get(self.by_message_key.get((run, key), 0))
+
+    def mailbox(self, run: int) -> list[Envelope]:
+        waiting = [message for message in self.messages.values() if message.run == run and message.state == "pending"]
+        return sorted(waiting, key=lambda message: (self.lines.get(message.id, message.id), message.id))
 
 
 def by_id(rows: dict[int, T]) -> list[T]:
@@ -194,7 +199,8 @@ def _set_dead(data: Tables, write: SetDead) -> None:
 def _revive(data: Tables, write: Revive) -> None:
     message = data.messages.get(write.id)
     if message is not None and message.state == "dead":
-        data.messages[message.id] = message._replace(state="pending", answer=None)
+        data.messages[message.id] = message._replace(state="pending", answer=None, expires_at=None)
+        data.lines[message.id] = write.line
 
 
 def _expire(data: Tables, write: Expire) -> None:
@@ -219,6 +225,7 @@ def bury(data: Tables, run: int) -> None:
 
 def _drop(data: Tables, message: Envelope) -> None:
     del data.messages[message.id]
+    data.lines.pop(message.id, None)
     if message.key is not None:
         del data.by_message_key[message.run, message.key]
 
@@ -231,7 +238,8 @@ def _prune(data: Tables, number: int) -> None:
     data.aside &= data.entries.keys()
     data.journals.pop(number, None)
     data.messages = {id: message for id, message in data.messages.items() if message.run != number}
+    data.lines = {id: line for id, line in data.lines.items() if id in data.messages}
     data.by_message_key = {key: id for key, id in data.by_message_key.items() if key[0] != number}
     data.cursors = {key: cursor for key, cursor in data.cursors.items() if cursor.run != number}
-    kept = ("id", "kind", "key", "status", "created_at", "updated_at", "ended_at")
+    kept = ("id", "kind", "key", "status", "actor", "created_at", "updated_at", "ended_at")
     data.runs[number] = Run(**{name: getattr(run, name) for name in kept})

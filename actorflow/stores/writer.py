@@ -352,8 +352,8 @@ def _apply(db: sqlite3.Connection, changes: Changes) -> None:
 
 def _set_letters(db: sqlite3.Connection, changes: Changes) -> None:
     rows = (
-        (id, state, kept, answer, checksum(answer), dead_kept, dead_answer, checksum(dead_answer))
-        for id, (state, kept, answer, dead_kept, dead_answer) in changes.letters.items()
+        (id, state, kept, answer, checksum(answer), dead_kept, dead_answer, checksum(dead_answer), line, dead_line)
+        for id, (state, kept, answer, dead_kept, dead_answer, line, dead_line) in changes.letters.items()
     )
     statements.SET_LETTERS.run(db, [value for row in rows for value in row])
 

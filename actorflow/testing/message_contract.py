@@ -73,24 +73,33 @@ class MessageContract:
         await held.commit([a_run(), a_message(1, key="k"), a_message(2, key="l"), a_message(3, answer=b"0")])
         await held.commit([SetDead(1, b"!1"), Consume(2, b"1")])
 
-        await held.commit([Revive(1), Revive(2), Revive(3), Revive(77)])
+        await held.commit([Revive(1, 90), Revive(2, 90), Revive(3, 90), Revive(77, 90)])
 
         assert await held.store.dead_letters() == []
-        assert (await held.loaded()).mailbox == [a_message(1, key="k"), a_message(3, answer=b"0")]
+        assert (await held.loaded()).mailbox == [a_message(3, answer=b"0"), a_message(1, key="k")]
         assert await held.store.message(1, "l") == a_message(2, key="l", state="done", answer=b"1")
+
+    async def test_a_revived_dead_letter_stands_in_line_by_its_new_number_and_expires_no_more(self, held: Held) -> None:
+        letter = a_message(1, state="dead", expires_at=9.0)
+        await held.commit([a_run(), letter, a_message(2, expires_at=9.0), a_message(3), a_message(5)])
+
+        await held.commit([Revive(1, 4), Revive(2, 6)])
+
+        pending = letter._replace(state="pending", expires_at=None)
+        assert (await held.loaded()).mailbox == [a_message(2, expires_at=9.0), a_message(3), pending, a_message(5)]
 
     @pytest.mark.parametrize("first", ["pending", "dead", "done"])
     @pytest.mark.parametrize(
         "writes",
         [
-            (SetDead(1, b"!1"), Revive(1)),
-            (SetDead(1, b"!1"), Revive(1), SetDead(1, None)),
-            (Revive(1), SetDead(1, None)),
-            (Revive(1), SetDead(1, b"!1"), SetDead(1, b"!2")),
+            (SetDead(1, b"!1"), Revive(1, 90)),
+            (SetDead(1, b"!1"), Revive(1, 90), SetDead(1, None)),
+            (Revive(1, 90), SetDead(1, None)),
+            (Revive(1, 90), SetDead(1, b"!1"), SetDead(1, b"!2")),
             (SetDead(1, None), SetDead(1, b"!1")),
             (SetDead(1, b"!1"), Consume(1, None)),
-            (SetDead(1, b"!1"), Revive(1), Consume(1, None)),
-            (Revive(1), Consume(1, None), SetDead(1, b"!1"), Revive(1)),
+            (SetDead(1, b"!1"), Revive(1, 90), Consume(1, None)),
+            (Revive(1, 90), Consume(1, None), SetDead(1, b"!1"), Revive(1, 90)),
             (Consume(1, b"1"), SetDead(1, b"!1"), Consume(1, None)),
         ],
     )
@@ -115,7 +124,7 @@ class MessageContract:
     async def test_a_burial_comes_after_what_was_revived(self, held: Held) -> None:
         await held.commit([a_run(), a_message(1, state="dead", answer=b"!1"), a_message(2)])
 
-        await held.commit([Bury(1), Revive(1), SetDead(2, b"!2")])
+        await held.commit([Bury(1), Revive(1, 90), SetDead(2, b"!2")])
 
         assert await held.store.dead_letters() == [a_message(1, state="dead"), a_message(2, state="dead", answer=b"!2")]
 

@@ -320,6 +320,12 @@ class StoreContract(MessageContract):
         assert await found(kind="cart") == await found(key_prefix="x%") == await found(parent=1) == [3]
         assert await found(status="paused") == await found(reason="bug") == await found(status="paused", kind="order") == [2]
         assert await found(key_prefix="k_") == await found(parent=1, status="paused") == await found(created_after=0.0) == []
+        assert await found(actor=True) == await found(actor=True, status="paused") == []
+        await held.commit([a_run(4, "ann", actor=True), a_run(5, "bob", actor=True, status="paused")])
+        assert await found(actor=True) == [5, 4]
+        assert await found(actor=True, status="paused") == [5]
+        assert await found(actor=False, status="paused") == [2]
+        assert (await held.store.find(Address("order", "ann"))) == a_run(4, "ann", actor=True)
         assert await held.store.find(Address("cart", "x%")) is not None
         assert await held.store.find(Address("order", "x%")) is None
 
@@ -331,6 +337,23 @@ class StoreContract(MessageContract):
 
         assert [event.entry.n for event in (*first, *rest)] == list(range(6))
         assert [event.entry.n for event in await held.store.history(2, after=first[1].seq, limit=1)] == [3]
+
+    async def test_the_end_of_a_runs_past_is_read_backwards(self, held: Held) -> None:
+        await held.commit([a_run(), a_run(2), *(an_entry(n=n, round=n // 3) for n in range(6)), an_entry(2, round=9)])
+
+        assert [event.entry.n for event in await held.store.latest(1, limit=4)] == [2, 3, 4, 5]
+        assert [event.entry.round for event in await held.store.latest(2)] == [9]
+        assert await held.store.latest(3) == []
+
+    async def test_why_a_message_was_given_up_is_found_by_its_number(self, held: Held) -> None:
+        first, last = an_entry(kind="dead", n=7, outcome=b"1"), an_entry(kind="dead", n=7, outcome=b"2")
+        await held.commit([a_run(), first, last, an_entry(kind="dead", n=8), an_entry(n=7), an_entry(2, kind="dead", n=7)])
+
+        found = await held.store.death(1, 7)
+
+        assert found is not None
+        assert found.entry == last
+        assert await held.store.death(1, 9) is None
 
     async def test_tidying_changes_nothing(self, held: Held) -> None:
         await held.commit([a_run(), an_entry()])

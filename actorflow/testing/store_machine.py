@@ -127,11 +127,11 @@ _others = st.one_of(
 _fates = st.one_of(
     st.builds(Consume, st.integers(1, 12), _maybe),
     st.builds(SetDead, st.integers(1, 12), _maybe),
-    st.builds(Revive, st.integers(1, 12)),
+    st.builds(Revive, st.integers(1, 12), st.integers(1, 40)),
     st.builds(Expire, _runs, st.sampled_from([1.5, 2.5])),
 )
 _fates_of_one = st.lists(
-    st.one_of(st.builds(Consume, st.just(1), _maybe), st.builds(SetDead, st.just(1), _maybe), st.just(Revive(1))), max_size=6
+    st.one_of(st.builds(Consume, st.just(1), _maybe), st.builds(SetDead, st.just(1), _maybe), st.just(Revive(1, 30))), max_size=6
 ).map(tuple)
 _any_writes = st.lists(st.one_of(_new_runs, _entries, _messages, _others, _others, _fates), max_size=5).map(tuple)
 _writes = st.one_of(_any_writes, _any_writes, _any_writes, _fates_of_one)
@@ -179,6 +179,7 @@ class _Side:
             "events": [event.entry for event in events],
             "runs": await store.runs(RunQuery()),
             "paused": await store.runs(RunQuery(status="paused", key_prefix="z")),
+            "actors": await store.runs(RunQuery(actor=True)),
             "children": await store.runs(RunQuery(parent=1, limit=2)),
             "counts": await store.counts(),
             "due": await store.due(after=(0.5, 0), limit=3),
@@ -194,6 +195,9 @@ class _Side:
                 seen[f"loaded {run}"] = evolve(loaded, entries=())
             seen[f"undoable {run}"] = self._places(await store.undoable(run, 0))
             seen[f"history {run}"] = self._places(await store.history(run, limit=4))
+            seen[f"latest {run}"] = self._places(await store.latest(run, limit=3))
+            death = await store.death(run, 1)
+            seen[f"death {run}"] = self._places([death] if death is not None else [])
             seen[f"message {run}"] = await store.message(run, "k"), await store.dead_letters(run=run, after=1, limit=1)
         return seen
 

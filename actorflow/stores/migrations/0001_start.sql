@@ -27,6 +27,7 @@ create table run (
     deadline_at real,
     parent      integer,
     detached    integer not null,
+    actor       integer not null,
     created_at  real    not null,
     updated_at  real    not null,
     ended_at    real,
@@ -42,7 +43,7 @@ create table run (
     report_crc  integer
 );
 create unique index run_address on run (kind, key);
-create index run_status on run (status);
+create index run_status on run (status, actor);
 create index run_wake on run (wake_at) where wake_at is not null;
 create index run_parent on run (parent) where parent is not null;
 
@@ -65,6 +66,7 @@ create table entry (
     crc         integer not null
 );
 create index entry_of_run on entry (run, round);
+create index entry_dead on entry (run, n) where kind = 'dead';
 create index entry_closing on entry (run, round) where kind = 'checkpoint' and status = 'ok';
 
 -- Entries that a `retry` made history. Kept apart, so that the journal is only ever appended to.
@@ -89,7 +91,8 @@ create table message (
     answer      blob,
     expires_at  real,
     crc         integer not null,
-    answer_crc  integer
+    answer_crc  integer,
+    line        integer            -- its place in the mailbox, if it was a dead letter that was sent again; else its id
 );
 create unique index message_key on message (run, key) where key is not null;
 create index message_of_run on message (run, state);
@@ -114,7 +117,7 @@ create table probe (
 
 -- The same with payloads as text and moments as dates, to be read by people.
 create view run_text as
-select id, kind, key, status, reason, round, crashes, datetime(wake_at, 'unixepoch') as wake_at, parent,
+select id, kind, key, status, reason, round, crashes, datetime(wake_at, 'unixepoch') as wake_at, parent, actor,
        datetime(created_at, 'unixepoch') as created_at, datetime(ended_at, 'unixepoch') as ended_at,
        cast(input as text) as input, cast(fields as text) as fields, cast(view as text) as view,
        cast(outcome as text) as outcome, cast(report as text) as report
