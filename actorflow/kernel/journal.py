@@ -18,7 +18,7 @@ from actorflow.records import Entry, EntryStatus, Event, Identity
 #: Kinds that code asks for and replay hands back, in journal order.
 DELIVERED = frozenset(("step", "receive", "sleep", "tell", "ask", "start", "result", "checkpoint", "gather", "each"))
 #: Kinds that are answered on the spot: the code never waited for them.
-SPOT = frozenset(("now", "reply"))
+SPOT = frozenset(("now", "reply", "full"))
 #: Kinds that belong to a call and end nothing.
 BELONGING = frozenset(("try", "intent", "timer", "heartbeat"))
 NOT_COMPARED = b"~"

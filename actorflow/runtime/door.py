@@ -18,6 +18,7 @@ from actorflow.errors import (
     UnknownMessage,
 )
 from actorflow.failures import decode_failure, split_answer
+from actorflow.kernel.mailbox import depth
 from actorflow.message import resolve
 from actorflow.records import ENDED, Address, Duplicate, Envelope, Rejected, Run, Taken, Write
 from actorflow.runtime import reports, room
@@ -50,8 +51,8 @@ class Door:
         handler = self._check(to, type_, body)
         waiter = Waiter(Signal(host.loop))
         with anyio.move_on_after(within_s):
-            if handler is not None and handler.readonly:
-                return await self._read(to, type_, body)
+            if handler is not None and handler.readonly and (value := await self._read(to, type_, body)) is not None:
+                return value
             envelope = await self._send(to, type_, body, key, expires_at=host.clock.wall() + within_s, waiter=waiter)
             if envelope.state != "pending" and envelope.answer is not None:
                 return _value(envelope.answer)
@@ -70,12 +71,11 @@ class Door:
             raise host.committer.stopped or StoreStopped("the runtime is shutting down")
         raise AskTimeout(to, within_s)
 
-    async def _read(self, to: Address, type_: str, body: bytes) -> bytes:
-        """Answer from the last durable state: nothing is written, and nobody is waited for."""
+    async def _read(self, to: Address, type_: str, body: bytes) -> bytes | None:
+        """Answer from the last durable state: nothing is written, and nobody is waited for. None if it is not in memory."""
         await self.accepting(to, ask=True)
         activation = self.host.by_address.get(to)
-        assert isinstance(activation, ActorActivation)
-        return read(activation, type_, body)
+        return read(activation, type_, body) if isinstance(activation, ActorActivation) else None
 
     # --- checks ---------------------------------------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class Door:
         waiting = 0
         if target.status == "paused":
             loaded = await host.store.load(target.id)
-            waiting = len(loaded.mailbox) if loaded is not None else 0
+            waiting = depth(loaded.mailbox) if loaded is not None else 0
             target = await run(to)
         elif target.id not in host.resident and target.status not in ENDED:
             await host.loading.load(target.id)  # The message would load it anyway, and how full it is must be known before.

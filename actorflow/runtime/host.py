@@ -272,7 +272,10 @@ class Host:
         if writes:  # A message that nobody wants yet had set `wake_at`; the row must say when it really goes on.
             activation.submit(writes, lambda: self.passivate(activation))
             return
+        asks = dict(self.asks.get(activation.run.id, {}))
         self.remove(activation)
+        if asks:  # It waits for them also while it sleeps.
+            self.asks[activation.run.id] = asks
         if activation.wake_at is not None:
             self.loading.expect(activation.wake_at, activation.run.id)
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actorflow.errors import BadDefinition
+from actorflow.errors import BadDefinition, UnknownMessage
 from actorflow.failures import failed_answer
 from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import Broken, Finished
 from actorflow.kernel.turn import Turn
 from actorflow.kind import Fields
-from actorflow.message import decode_message
+from actorflow.message import decode_message, resolve
 from actorflow.records import Consume, Envelope, Write
-from actorflow.runtime.outcomes import type_of
 
 if TYPE_CHECKING:
     from actorflow.runtime.handling import ActorActivation
+
+
+READS = "readonly handler {} changed a field, sent something, or called a step. Make it a plain @handler."
 
 
 def read(actor: ActorActivation, type_: str, body: bytes) -> bytes:
@@ -29,22 +31,23 @@ def read(actor: ActorActivation, type_: str, body: bytes) -> bytes:
     handler = actor.kind.handler_of(type(message))
     assert handler is not None
     instance = actor.kind.build(actor.durable_bytes(), key=actor.run.key, resources=actor.host.resources.fields(actor.run.kind))
-    box = Outbox(actor.room)
+    box = Outbox(lambda _to, _beside: None)
     turn = Turn(handler.fn(instance, message), actor.host.context.copy(), now=actor.host.clock.wall, outbox=box)
     end = actor.host.loop.hidden(turn.begin).end
     turn.drop()
     where = f"readonly handler {actor.kind.name}.{handler.name}"
+    reads = READS.format(f"{actor.kind.name}.{handler.name}")
     match end:
         case Finished(value, None):
             if box.effects or Fields(actor.kind, instance).view() != actor.durable_bytes():
-                raise BadDefinition(f"{where} changed a field or sent something. Make it a plain @handler.")
+                raise BadDefinition(reads)
             return handler.reply(type(message)).encode(value, f"answer of {where}")
         case Finished(_, Exception() as error):
             raise error
         case Broken(reason):
             raise BadDefinition(f"{where}: {reason}")
         case _:
-            raise BadDefinition(f"{where} calls a step or asks. Make it a plain @handler.")
+            raise BadDefinition(reads)
 
 
 def read_beside(actor: ActorActivation) -> None:
@@ -63,5 +66,8 @@ def read_beside(actor: ActorActivation) -> None:
 def _is_read(actor: ActorActivation, envelope: Envelope) -> bool:
     if envelope.type.startswith("~") or (actor.handling is not None and envelope.id == actor.handling.number):
         return False
-    handler = actor.kind.handler_of(type_of(envelope))
+    try:
+        handler = actor.kind.handler_of(resolve(envelope.type))
+    except UnknownMessage:  # It is a dead letter when its turn has come.
+        return False
     return handler is not None and handler.readonly
