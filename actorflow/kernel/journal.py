@@ -178,3 +178,9 @@ def entry(
     """An entry by name, not by position."""
     branch, name, n = identity
     return Entry(run, round, kind, branch, name, n, status, attempt, at, due_at, input, outcome, ref)
+
+
+def short(payload: bytes | None) -> str:
+    """A payload in a message for people."""
+    text = "nothing" if payload is None else payload.decode("utf-8", "replace")
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -43,6 +43,10 @@ class Mailbox:
         if envelope.id not in self._loaded:
             self.waiting[envelope.id] = envelope
 
+    def keep(self, envelope: Envelope) -> None:
+        """The oldest, which was to be dropped, stays after all."""
+        self.waiting = {envelope.id: envelope, **self.waiting}
+
     def again(self, envelope: Envelope) -> None:
         """A dead letter is to be handled after all: it comes last, whatever its number."""
         self._loaded.discard(envelope.id)

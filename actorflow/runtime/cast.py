@@ -38,6 +38,7 @@ class Cast:
     _budgets: dict[int, Budget] = field(factory=dict[int, Budget], init=False)
     _making: dict[Address, Signal] = field(factory=dict[Address, Signal], init=False)
     _tries: dict[tuple[int, int], int] = field(factory=dict[tuple[int, int], int], init=False)
+    dropping: dict[int, Envelope] = field(factory=dict[int, Envelope], init=False)  #: by number; not durably yet
     _again: set[tuple[int, int]] = field(factory=set[tuple[int, int]], init=False)
 
     # --- coming to be ---------------------------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ class Effects:
                 case Watch(whom):
                     self._watch(whom, writes)
                 case Leave():
-                    self._activation.leave()
+                    self._activation.leaving = True
                 case Stash():
                     pass  # Its turn has seen to it.
         self._found.clear()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actorflow.errors import ActorflowError, AskExpired, HandlerTimeout, MailboxFull, StoreError, UnknownMessage
+from actorflow.kernel.mailbox import depth
 from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import Again, Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
@@ -24,7 +25,7 @@ from actorflow.policies.handling import failed_at
 from actorflow.records import Address, Entry, Envelope, Event, Loaded, Refusal, RunStatus, SetAsideEntries, SetRound, Write
 from actorflow.runtime import outcomes, parting, reports
 from actorflow.runtime.activation import Activation
-from actorflow.runtime.effects import Effects, every_s
+from actorflow.runtime.effects import Effects
 from actorflow.runtime.mail import Mail
 from actorflow.runtime.outcomes import Handling
 from actorflow.runtime.reading import read_beside
@@ -48,6 +49,10 @@ class ActorActivation(Activation):
     def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
         super().__init__(host, loaded, kind)
         self.handling: Handling | None = None  #: the turn that waits for a step or an ask
+        opened = outcomes.opened(loaded.entries)
+        self.busy = (
+            0 if opened is None else int(opened.input or b"0")
+        )  #: the message of a turn with entries, done or to be resumed
         self.state_bytes: bytes = self._fields_at_start  #: the fields as they are durable, or about to be
         self.effects: Effects = Effects(self)
         self.started = False  #: `on_start` is done
@@ -89,9 +94,8 @@ class ActorActivation(Activation):
         if self.stopping is not None:
             return
         events, self.events = self.events, ()
-        opened = next((entry for _, entry in events if entry.kind == "turn"), None)
-        if opened is not None:
-            self._resume(opened, events)
+        if outcomes.opened(events) is not None:
+            self._resume(events)
         else:
             self.serve()
         self.host.rest(self)
@@ -109,9 +113,9 @@ class ActorActivation(Activation):
         self.started = True
         self.host.cast.started(self)
 
-    def _resume(self, opened: Entry, events: Sequence[Event]) -> None:
+    def _resume(self, events: Sequence[Event]) -> None:
         """The turn that was under way when this actor left memory; if its handler failed, without what it failed at."""
-        number = int(opened.input or b"0")
+        number = self.busy
         envelope = next((e for e in self.mailbox.waiting.values() if e.id == number), None)
         forgotten = failed_at(events) if self.host.cast.is_again(self, number) else frozenset[int]()
         kept = [event for event in events if event.seq not in forgotten]
@@ -137,11 +141,7 @@ class ActorActivation(Activation):
         return self.state_bytes
 
     def droppable(self) -> Envelope | None:
-        """The oldest message that is not being handled."""
-        busy = self.handling.number if self.handling is not None else 0
-        return next(
-            (e for e in self.mailbox.waiting.values() if e.id != busy and not e.type.startswith("~") and every_s(e) is None), None
-        )
+        return next((e for e in self.mailbox.waiting.values() if e.id != self.busy and depth((e,))), None)
 
     # --- messages -------------------------------------------------------------------------------------------------------
 
@@ -230,11 +230,8 @@ class ActorActivation(Activation):
         Raises:
             MailboxFull: As many wait there as may, or as did then.
         """
-        head = self.turn.journal.head(self.turn.branch.path)
-        if (head is None and self.effects.has_room(to, beside)) or (head is not None and head.kind != "full"):
-            return
-        self.turn.spot("full", str(to), lambda: None)
-        raise MailboxFull(to, self.host.mailbox_max(to.kind))
+        if self.turn.refused(str(to), lambda: not self.effects.has_room(to, beside)):
+            raise MailboxFull(to, self.host.mailbox_max(to.kind))
 
     def last_words(self, writes: list[Write]) -> None:
         if self.status == "running" and self.stopping is not None:
@@ -248,7 +245,7 @@ class ActorActivation(Activation):
     def _open(self, turn: Handling, stretch: Stretch, writes: list[Write], *, resumed: bool) -> None:
         """The turn waits: from here on its entries are recorded, under its own round."""
         self.handling = turn
-        turn.entries = True
+        turn.entries, self.busy = True, turn.number
         if turn.number:  # The same when the message is tried again, and when it was a dead letter and is sent again.
             self.scope = self.scope.rpartition("/")[0] + f"/m{turn.number}"
         self.durable_bytes()
@@ -312,10 +309,6 @@ class ActorActivation(Activation):
     def unstash(self) -> None:
         self.stashed.clear()
 
-    def leave(self) -> None:
-        """After the commit of this turn."""
-        self.leaving = True
-
     def durable_bytes(self) -> bytes:
         """The fields as they are known to be durable."""
         if not self.inflight:
@@ -335,7 +328,7 @@ class ActorActivation(Activation):
         self.durable_bytes()
         self.round += 1
         self.scope = self.scope.rpartition("/")[0] + f"/{self.round}"
-        self.handled = 0
+        self.handled = self.busy = 0
         self.written_bytes = self.state_bytes
         writes.append(SetRound(self.run.id, self.round, self.state_bytes))
 

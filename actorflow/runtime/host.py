@@ -180,6 +180,7 @@ class Host:
         """What tells an asking run its answer; nothing if a client asked (the commit tells it) or nobody did."""
         if envelope is None or envelope.reply_to is None or envelope.type.startswith("~"):
             return []
+        self.asks.get(envelope.reply_to, {}).pop(envelope.key or "", None)
         return self.notice("~reply", envelope.reply_to, envelope.key or "", *split_answer(answer))
 
     def cycle(self, asker: int, target: int) -> list[str] | None:

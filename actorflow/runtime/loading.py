@@ -177,6 +177,9 @@ class Loading:
         host.add(activation)
         for envelope in arrivals:
             activation.mailbox.put(envelope)
+        for envelope in mail.values():  # Who waits for it, also if that one sleeps: a circle of asks must be seen.
+            if envelope.reply_to is not None and envelope.key is not None and envelope.expires_at is not None:
+                host.asks.setdefault(envelope.reply_to, {})[envelope.key] = run.id
         if run.status == "undoing":
             host.ending.resume(activation)
         elif why is not None:

@@ -8,6 +8,7 @@ writes were taken along.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import define
@@ -19,7 +20,7 @@ from actorflow.kernel.outbox import Effect
 from actorflow.kernel.requests import Again, Broken, Finished
 from actorflow.message import Message, decode_message, resolve
 from actorflow.policies.handling import Answer, TryAgain, after_failure
-from actorflow.records import Consume, Entry, EntryStatus, Envelope, SetDead, Write
+from actorflow.records import Consume, Entry, EntryStatus, Envelope, Event, SetDead, Write
 from actorflow.runtime import reports
 from actorflow.runtime.reading import READS
 from actorflow.runtime.sending import notice
@@ -49,6 +50,11 @@ class Handling:
     @property
     def name(self) -> str:
         return START if self.envelope is None else self.envelope.type
+
+
+def opened(events: Sequence[Event]) -> Entry | None:
+    """What names the message of the turn that was under way, if one was."""
+    return next((entry for _, entry in events if entry.kind == "turn"), None)
 
 
 def ended(actor: ActorActivation, turn: Handling, end: Finished | Again | Broken, writes: list[Write]) -> bool:

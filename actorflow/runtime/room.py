@@ -41,10 +41,20 @@ def admit(host: Host, run: Run, envelope: Envelope, *, beside: int = 0) -> list[
             if activation is None or oldest is None:
                 return dropped(host, run, envelope)
             activation.mailbox.remove(oldest)
+            host.cast.dropping[oldest.id] = oldest
             why, event = _lost(host, run, oldest)
             return [SetDead(oldest.id, why), event, *host.reply(oldest, why), envelope, Wake(run.id, envelope.due_at or 0.0)]
         case _:
             return None
+
+
+def keep(host: Host, message: int) -> None:
+    """The commit that was to drop that message was refused."""
+    envelope = host.cast.dropping.pop(message, None)
+    activation = None if envelope is None else host.resident.get(envelope.run)
+    if envelope is not None and activation is not None:
+        activation.mailbox.keep(envelope)
+        activation.serve()
 
 
 def dropped(host: Host, run: Run, envelope: Envelope) -> list[Write]:
