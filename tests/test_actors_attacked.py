@@ -132,7 +132,7 @@ class Many(Actor):
             await Log.at("k").tell(Note(2), key="same")
         else:
             for n in range(int(m.how)):
-                await Log.at(str(n)).tell(Note(n))
+                await Log.at(str(n % 10)).tell(Note(n))
         return "sent"
 
 
@@ -157,8 +157,8 @@ def test_ten_thousand_tells_of_one_turn_leave_together() -> None:
     async def scenario() -> None:
         async with runtime(Many, Log) as opened:
             assert await opened.at(Many, "m").ask(Poke("10000"), within="1h") == "sent"
-            await anyio.sleep(100)
-            assert await opened.at(Log, "9999").ask(Read(), within="1h") == [9999]
+            await anyio.sleep(1)
+            assert await opened.at(Log, "9").ask(Read(), within="1h") == list(range(9, 10_000, 10))
             with pytest.raises(HandlerFailed, match="TooManyCalls"):
                 await opened.at(Many, "m").ask(Poke("10001"), within="1h")
 
@@ -869,7 +869,7 @@ def test_an_actor_can_be_watched_twice_and_again_after_it_was_resumed(backend: B
                 await anyio.sleep(1)
                 seen.append(await watcher.ask(Read()))
                 await busy.resume()
-            assert seen == [[3], [6]] or seen == [[2], [4]]
+            assert seen == [[2], [4]]
 
     virtual(backend, scenario)
 

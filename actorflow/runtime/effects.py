@@ -38,6 +38,10 @@ def _timer_name(envelope: Envelope) -> str:
     return envelope.sender.split("/", 2)[2] if envelope.sender.startswith(EVERY) else envelope.sender[len(TIMER) :]
 
 
+TOGETHER_MAX = 64
+"""Receivers of one turn that are looked up at once: each may be a read of the store."""
+
+
 class Effects:
     """What one actor's turns do to others, and its timers."""
 
@@ -47,7 +51,7 @@ class Effects:
         self._found: dict[Address, Run | None] = {}  #: who was looked up for the turn that waits for it
         self._known: dict[tuple[Address, str], Envelope | None] = {}  #: what was sent before under the keys of that turn
         self._depths: dict[int, int] = {}  #: how many messages wait for those of them that are paused
-        self._watched: set[int] = set()  #: who is watched already
+        self._watched: set[Address] = set()  #: who is watched already
         self._after: list[Callable[[], object]] = []  #: for memory-only actors, once the turn is durable
 
     # --- timers ---------------------------------------------------------------------------------------------------------
@@ -117,25 +121,29 @@ class Effects:
 
     async def look_up(self, effects: Sequence[Effect]) -> None:
         """Find (or make) all that these need; a store that cannot be read now is asked again."""
-        host = self._activation.host
-        while self._activation.live and host.committer.stopped is None:
-            try:
-                for effect in effects:
-                    await self._look_up(effect)
-            except StoreError as error:
-                log.warning("where messages of %s go could not be read: %s", self._activation, error)
+        todo: list[Post | Watch] = [effect for effect in effects if isinstance(effect, Post | Watch)]
+        while todo and self._activation.live and self._activation.host.committer.stopped is None:
+            # Several at once: actors that were never written to are then made by a few commits.
+            now, todo = todo[:TOGETHER_MAX], todo[TOGETHER_MAX:]
+            failed: list[Post | Watch] = []
+            async with anyio.create_task_group() as group:
+                for effect in now[1:]:
+                    group.start_soon(self._try, effect, failed)
+                await self._try(now[0], failed)
+            if failed:
+                todo = [*failed, *todo]
                 await anyio.sleep(REPEAT_S)
-            else:
-                return
 
-    async def _look_up(self, effect: Effect) -> None:
+    async def _try(self, effect: Post | Watch, failed: list[Post | Watch]) -> None:
+        try:
+            await self._look_up(effect)
+        except StoreError as error:
+            log.warning("where messages of %s go could not be read: %s", self._activation, error)
+            failed.append(effect)
+
+    async def _look_up(self, effect: Post | Watch) -> None:
         host = self._activation.host
-        if type(effect) is Post:
-            to, key = effect.to, effect.key
-        elif type(effect) is Watch:
-            to, key = effect.whom, None
-        else:
-            return
+        to, key = (effect.to, effect.key) if isinstance(effect, Post) else (effect.whom, None)
         if host.cast.in_memory(to):
             return
         if to not in self._found:
@@ -163,7 +171,7 @@ class Effects:
         else:
             return
         if any(e.type == "~watch" and e.reply_to == self._activation.run.id for e in mail):
-            self._watched.add(found.id)
+            self._watched.add(to)
 
     def _receiver(self, to: Address) -> Run | None:
         resident = self._activation.host.by_address.get(to)
@@ -238,11 +246,13 @@ class Effects:
         activation = self._activation
         host, target = activation.host, self._receiver(whom)
         gone = target is not None and target.status == "paused" and host.cast.is_actor(whom.kind)
+        if whom in self._watched:
+            return
+        self._watched.add(whom)
         if target is None or target.status in ENDED or gone:
             status = "stopped" if target is None else target.status
             writes.extend(host.notice("~child", activation.run.id, str(whom), status, None))
-        elif target.id not in self._watched:
-            self._watched.add(target.id)
+        else:
             watch = host.envelope(target.id, "~watch", b"null", sender=str(activation), reply_to=activation.run.id)
             writes.extend((watch, Wake(target.id, 0.0)))
 
