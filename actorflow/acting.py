@@ -90,7 +90,7 @@ class Acting:
         It comes again after `unstash`, and after the actor was loaded anew.
         """
         box = outbox("self.stash")
-        if getattr(message, "__actorflow_id__", None) != box.message:
+        if message is not box.handled:
             raise BadDefinition("self.stash takes the message that is being handled.")
         box.add(Stash(box.message))
 

@@ -100,6 +100,8 @@ class Actor(Acting):
             "localns": _local_names(cls),
         }
         _check_options(cls, mailbox, overflow)
+        if cls.__kind__.startswith("~") and not cls.__module__.startswith("actorflow."):
+            raise BadDefinition(f'{cls.__qualname__}: kinds that begin with "~", as {cls.__kind__!r}, are of the system.')
         if "/" in cls.__kind__ or not cls.__kind__.isprintable() or not 0 < len(cls.__kind__.encode()) <= 256:
             raise BadDefinition(f'{cls.__qualname__}: a kind is 1 to 256 printable bytes without "/", not {cls.__kind__!r}.')
         _check_class(cls)

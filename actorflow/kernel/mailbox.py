@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from actorflow.records import Envelope
+from actorflow.records import EVERY, TIMER, Envelope
+
+
+def depth(envelopes: Iterable[Envelope]) -> int:
+    """How many of them are messages of users: not the system's, and not what the actor's own timers will send."""
+    return sum(1 for e in envelopes if not e.type.startswith("~") and not e.sender.startswith((TIMER, EVERY)))
+
 
 NONE: frozenset[int] = frozenset()
 
@@ -30,7 +36,7 @@ class Mailbox:
         """Messages of users, waiting or on their way: what the bound counts."""
         if not self.waiting:
             return self.reserved
-        return self.reserved + sum(1 for envelope in self.waiting.values() if not envelope.type.startswith("~"))
+        return self.reserved + depth(self.waiting.values())
 
     def put(self, envelope: Envelope) -> None:
         """A message was accepted. Ids grow, so the order of the dict is the order of acceptance.
@@ -39,6 +45,10 @@ class Mailbox:
         """
         if envelope.id not in self._loaded:
             self.waiting[envelope.id] = envelope
+
+    def keep(self, envelope: Envelope) -> None:
+        """The oldest, which was to be dropped, stays after all."""
+        self.waiting = {envelope.id: envelope, **self.waiting}
 
     def again(self, envelope: Envelope) -> None:
         """A dead letter is to be handled after all: it comes last, whatever its number."""

@@ -18,7 +18,7 @@ from typing import Any
 from actorflow.errors import AgainMisplaced, Control, Divergence, FieldWriteInBranch, ForeignAwait, StepNameTaken, Undecodable
 from actorflow.kernel.branches import Branch, Group, Scope, here, leave
 from actorflow.kernel.foreign import foreign_error, waiting_line
-from actorflow.kernel.journal import NOT_COMPARED, SPOT, Journal
+from actorflow.kernel.journal import NOT_COMPARED, SPOT, Journal, short
 from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import (
     Again,
@@ -61,12 +61,10 @@ class Turn:
         """Nothing is driven yet.
 
         Args:
-            code: The coroutine to drive; nothing is driven yet.
-            context: The context it runs in; each branch gets a copy.
+            code, context: The coroutine to drive, and the context it runs in; each branch gets a copy.
             events: What is recorded of this round and not folded, in order.
             state, instance: The fields (None if the code has none), and whose they are: its writes are checked.
-            now: The wall clock.
-            seed: What `random()` and `uuid()` derive from; another one each round.
+            now, seed: The wall clock; what `random()` and `uuid()` derive from, another one each round.
             outbox: Where an actor's turn puts what it sends; a run has none.
         """
         self.journal: Journal = Journal(events)
@@ -118,8 +116,7 @@ class Turn:
     # --- for verbs that are answered on the spot ------------------------------------------------------------------------
 
     @property
-    def branch(self) -> Branch:
-        """The branch that runs now."""
+    def branch(self) -> Branch:  #: the one that runs now
         return self._current
 
     def spot(self, kind: str, name: str, answer: Callable[[], bytes | None], effect: Any = None) -> bytes | None:
@@ -131,6 +128,14 @@ class Turn:
         outcome = answer()
         self._stretch.notes += (Note(kind, identity, outcome, effect),)
         return outcome
+
+    def refused(self, name: str, refuses: Callable[[], bool]) -> bool:
+        """True if this call of an actor's turn was refused then, or is now. Only a refusal is recorded."""
+        identity, head = self.branch.next(name), self.journal.head(self.branch.path)
+        if head is not None:  # Not the frontier.
+            return (head.kind, head.identity) == ("full", identity) and self.journal.claim("full", (name,), identity) is not None
+        self._stretch.notes += (Note("full", identity, None),) if (full := refuses()) else ()
+        return full
 
     def patched(self, flag: str) -> bool:
         """One answer a round, for all branches: False if the run was replaying when it was first asked."""
@@ -282,7 +287,7 @@ class Turn:
             self._stretch.asks.append(asked)
         elif recorded.input != NOT_COMPARED and not request.same_input(recorded.input):
             raise Divergence(
-                f"{request.kind} {identity} with {_short(request.input())}", [f"the same call with {_short(recorded.input)}"]
+                f"{request.kind} {identity} with {short(request.input())}", [f"the same call with {short(recorded.input)}"]
             )
 
     def _open(self, branch: Branch) -> Branch:
@@ -398,8 +403,3 @@ class Turn:
         if scope.before is not None and self.state is not None:
             changed = {name: part for name, part in self.state.parts().items() if scope.before[name] != part}
         self._wait(scope.parent, scope.request.close(value, changed, dropped), scope.identity)
-
-
-def _short(payload: bytes | None) -> str:
-    text = "nothing" if payload is None else payload.decode("utf-8", "replace")
-    return text if len(text) <= 200 else text[:200] + "..."
