@@ -21,6 +21,7 @@ from actorflow.kernel.foreign import foreign_error, waiting_line
 from actorflow.kernel.journal import NOT_COMPARED, SPOT, Journal, short
 from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import (
+    NOTHING,
     Again,
     AgainRaised,
     Asked,
@@ -39,12 +40,11 @@ from actorflow.kernel.requests import (
 )
 from actorflow.records import Entry, Event, Identity
 
-NONE: frozenset[str] = frozenset()
-NOTHING = Stretch()  #: between two stretches
-
 
 class Turn:
     """One activation of a run: from the top of its code over what is recorded to the present."""
+
+    _cancelled: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -78,7 +78,6 @@ class Turn:
         self._left = len(self.journal.order)
         self._branches = {"": trunk}
         self._current = trunk  #: the branch that runs, or ran last
-        self._cancelled: frozenset[str] = NONE
         self._runnable: list[tuple[Branch, Any, BaseException | None]] = [(trunk, None, None)]
         self._waiting: dict[str, Asked] = {}
         self._errors: tuple[tuple[BaseException, Entry], ...] = ()  #: the latest, which may still be on their way out
@@ -141,8 +140,7 @@ class Turn:
         """One answer a round, for all branches: False if the run was replaying when it was first asked."""
         answer = self.journal.patches.get(flag)
         if answer is None:
-            answer = not self.replaying
-            self.journal.patch(flag, answer=answer)
+            self.journal.patch(flag, answer=(answer := not self.replaying))
             self._stretch.notes += (Note("patch", Identity("", flag, 0), b"true" if answer else b"false"),)
         return answer
 
@@ -166,9 +164,8 @@ class Turn:
     def again(self) -> None:
         """End the round, if it may end here."""
         if self.branch.path:
-            raise AgainMisplaced(
-                "this is " + (f"checkpoint {self.branch.path}" if self.branch.trunk else f"branch {self.branch.path}")
-            )
+            kind = "checkpoint" if self.branch.trunk else "branch"
+            raise AgainMisplaced(f"this is {kind} {self.branch.path}")
         if len(self._branches) > 1:
             raise AgainMisplaced(f"open are {', '.join(path for path in self._branches if path)}")
         raise AgainRaised
@@ -182,8 +179,7 @@ class Turn:
 
     def deliver(self, *entries: Entry) -> Stretch:
         """Hand over outcomes one at a time, and after each run until all branches wait again."""
-        outer, here.turn = here.turn, self
-        self._stretch = Stretch()
+        outer, here.turn, self._stretch = here.turn, self, Stretch()
         try:
             if self._runnable:
                 self._go_on()
@@ -350,9 +346,8 @@ class Turn:
             self._runnable.append((group.parent, None, error))
             return
         self._check_fields(group)
-        self._wait(
-            group.parent, GatherClosed(dropped, error), Identity(group.parent.path, "gather", group.parent.calls["gather"] - 1)
-        )
+        n = group.parent.calls["gather"] - 1
+        self._wait(group.parent, GatherClosed(dropped, error), Identity(group.parent.path, "gather", n))
 
     def _check_fields(self, group: Group) -> None:
         if group.before is None or self.state is None:
