@@ -63,9 +63,9 @@ def alive(history: History) -> LiveHistory:
 
 
 def _alive(node: Any) -> Any:
-    if isinstance(node, Child):
-        return evolve(node, actor=Living)
-    return evolve(node, children=[_alive(child) for child in node.children])
+    if isinstance(node, Supervisor):
+        return evolve(node, children=[_alive(child) for child in node.children])
+    return evolve(node, actor=Living)
 
 
 # --- the actors --------------------------------------------------------------------------------------------------------
@@ -99,14 +99,14 @@ class Living(Actor):
         while life != here[0].starts[id]:  # What an earlier life had recorded before it was stopped.
             life, error = await starting(id)
         if error:
-            raise BY_NAME[error]()
+            raise BY_NAME[error]
         await Living.at(self.me.key).tell(Work(life))
 
     @handler(timeout="10000d")
     async def work(self, m: Work) -> None:
         told = await working(f"Living/{self.me.key}", m.life)
         if told in BY_NAME:
-            raise BY_NAME[told]()
+            raise BY_NAME[told]
         if told == "normal":
             self.leave()
 
@@ -240,7 +240,7 @@ class LiveTree:
 
     @property
     def host(self) -> Any:
-        return self.runtime._host
+        return self.runtime._host  # pyright: ignore[reportPrivateUsage]
 
     async def happens(self) -> None:
         at = 0.0
@@ -288,15 +288,27 @@ REAL_STOP = Life.stop
 REAL_BEGIN = Life.begin
 
 
+def give_up(*_: Any, **__: Any) -> GiveUp:
+    return GiveUp(restart=True)
+
+
+def stop(life: Life, within_s: float) -> None:
+    here[0].stop(life, within_s)
+
+
+def begin(life: Life) -> None:
+    here[0].begin(life)
+
+
 def lived(history: LiveHistory, backend: Backend) -> dict[str, list[Line]]:
     async def scenario() -> dict[str, list[Line]]:
         tree = LiveTree(history)
         here[:] = [tree]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(supervision, "decide", tree.decide)
-            patch.setattr(Life, "stop", lambda life, within_s: tree.stop(life, within_s))
-            patch.setattr(Life, "begin", lambda life: tree.begin(life))
-            patch.setattr(outcomes, "after_failure", lambda *_, **__: GiveUp(restart=True))
+            patch.setattr(Life, "stop", stop)
+            patch.setattr(Life, "begin", begin)
+            patch.setattr(outcomes, "after_failure", give_up)
             return await tree.live()
 
     return run_virtual(scenario, backend=backend)

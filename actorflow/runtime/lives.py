@@ -107,7 +107,7 @@ class Life:
         found = await host.store.get(run.id)
         if found is not None and found.status == "paused":
             raise ActorPaused(self.address, found.reason or "", reports.decode(found.report))
-        raise host.committer.stopped or StoreUnavailable(f"{self.address} could not be loaded from the store; the log says why.")
+        raise StoreUnavailable(f"{self.address} could not be loaded from the store; the log says why. Start it again.")
 
     def started(self) -> None:
         """Its `on_start` is durable."""
@@ -188,4 +188,3 @@ class Life:
             tree.host.remove(activation)
             if for_good:
                 tree.host.cast.tell_watchers(activation, "stopped")
-

@@ -256,7 +256,9 @@ class Operators:
     async def pause(self, to: Address) -> None:
         run = await self.run(to)
         if self.host.cast.tree.holds(to):
-            raise InvalidState("pause", to, "a static child", f"Its supervisor would start it again: `runtime.stop_child({str(to)!r})`.")
+            raise InvalidState(
+                "pause", to, "a static child", f"Its supervisor would start it again: `runtime.stop_child({str(to)!r})`."
+            )
         if run.status == "paused":
             return
         await self._pause(to, cancel_undo=False)
