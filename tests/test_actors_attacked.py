@@ -375,7 +375,7 @@ def test_a_readonly_handler_only_reads_whoever_asks(backend: Backend, how: str) 
 
     async def scenario() -> None:
         async with runtime(Reads, AsksReads, Log) as opened:
-            with pytest.raises(BadDefinition, match="readonly handler Reads.poke"):
+            with pytest.raises(BadDefinition, match=r"readonly handler Reads\.poke"):
                 await opened.at(Reads, "r").ask(Poke(how))
             with pytest.raises(HandlerFailed, match="readonly handler"):
                 await opened.at(AsksReads, "a").ask(Poke(how), within="1h")
