@@ -111,6 +111,8 @@ class Actor(Acting):
             "localns": _local_names(cls),
         }
         _check_options(cls, mailbox, overflow)
+        if cls.__kind__.startswith("~") and not cls.__module__.startswith("actorflow."):
+            raise BadDefinition(f'{cls.__qualname__}: kinds that begin with "~", as {cls.__kind__!r}, are of the system.')
         if not cls.__options__["durable"]:
             _check_memory_only(cls, retention)
         if "/" in cls.__kind__ or not cls.__kind__.isprintable() or not 0 < len(cls.__kind__.encode()) <= 256:

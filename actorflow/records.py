@@ -105,6 +105,12 @@ class Event(NamedTuple):
     entry: Entry
 
 
+TIMER = "~timer/"
+"""The sender of what a timer sends begins with it, and ends with the timer's name."""
+EVERY = "~every/"
+"""Likewise of a timer that fires again and again; between is its interval in seconds."""
+
+
 class Envelope(NamedTuple):
     """A message in the mailbox of a run."""
 

@@ -36,11 +36,15 @@ DEPTH_MAX = 16
 class Child(Generic[A_co]):
     """An actor that is always there, once, under this key.
 
+    It is up when its `on_start` is durable; that has no deadline of its own, so give its steps one. It never leaves memory by
+    itself. While it is down its mail waits, as much as its mailbox may hold.
+
     Args:
         actor: Its class, or an instance that carries the fields for its very first start.
         key: Which one of its class.
         restart: "permanent": whenever it ends; "transient": when it fails; "temporary": never.
-        shutdown: How long it may take to stop before it is cancelled.
+        shutdown: How long it may take to finish its turn when it is to stop. Then its steps are cancelled, and the next life
+            goes on with that turn.
         significant: Its end may end the supervisor, see `Supervisor.auto_shutdown`. Not for permanent ones.
 
     Raises:
@@ -118,7 +122,8 @@ class Supervisor:
             "one_for_all": all.
         restarts: How many restarts within any `within` are allowed for all children together (those of a group count
             once). One more, and the supervisor stops its children and ends; that is a normal end, so its own supervisor
-            restarts it only if it is permanent. 0 is never.
+            restarts it only if it is permanent. 0 is never. One at the top stays down, and says so in the log as critical;
+            the rest of the runtime goes on.
         within: The period, over 0.
         backoff: How long each restart waits.
         children: Actors, and supervisors with children of their own.

@@ -44,6 +44,19 @@ def test_a_program_runs_and_a_second_time_prints_the_same(tmp_path: Path, progra
         assert (done.returncode, done.stdout.strip()) == (0, expected[1]), done.stderr
 
 
+@pytest.mark.kill
+def test_the_example_of_supervision_shows_what_is_said_of_it(tmp_path: Path) -> None:
+    section = TEXT.partition("## Supervision")[2]
+    (tmp_path / "stock.py").write_text(section.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+
+    command = [sys.executable, "-W", "error", "stock.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    expected = re.search(r"That shows `([^`]*)`", section)
+    assert expected is not None
+    assert (done.returncode, done.stdout.splitlines()) == (0, expected[1].split(" | ")), done.stderr
+
+
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!https?://|#)([^)]+)\)", TEXT))
 def test_every_link_to_a_file_leads_to_one(target: str) -> None:
     assert (README.parent / target).exists()

@@ -63,9 +63,9 @@ def alive(history: History) -> LiveHistory:
 
 
 def _alive(node: Any) -> Any:
-    if isinstance(node, Child):
-        return evolve(node, actor=Living)
-    return evolve(node, children=[_alive(child) for child in node.children])
+    if isinstance(node, Supervisor):
+        return evolve(node, children=[_alive(child) for child in node.children])
+    return evolve(node, actor=Living)
 
 
 # --- the actors --------------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ class LiveTree:
 
     @property
     def host(self) -> Any:
-        return self.runtime._host
+        return self.runtime._host  # pyright: ignore[reportPrivateUsage]
 
     async def happens(self) -> None:
         at = 0.0
@@ -288,15 +288,27 @@ REAL_STOP = Life.stop
 REAL_BEGIN = Life.begin
 
 
+def give_up(*_: Any, **__: Any) -> GiveUp:
+    return GiveUp(restart=True)
+
+
+def stop(life: Life, within_s: float) -> None:
+    here[0].stop(life, within_s)
+
+
+def begin(life: Life) -> None:
+    here[0].begin(life)
+
+
 def lived(history: LiveHistory, backend: Backend) -> dict[str, list[Line]]:
     async def scenario() -> dict[str, list[Line]]:
         tree = LiveTree(history)
         here[:] = [tree]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(supervision, "decide", tree.decide)
-            patch.setattr(Life, "stop", tree.stop)
-            patch.setattr(Life, "begin", tree.begin)
-            patch.setattr(outcomes, "after_failure", lambda *_, **__: GiveUp(restart=True))
+            patch.setattr(Life, "stop", stop)
+            patch.setattr(Life, "begin", begin)
+            patch.setattr(outcomes, "after_failure", give_up)
             return await tree.live()
 
     return run_virtual(scenario, backend=backend)

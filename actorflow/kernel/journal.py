@@ -19,7 +19,7 @@ from actorflow.records import Entry, EntryStatus, Event, Identity
 #: Kinds that code asks for and replay hands back, in journal order.
 DELIVERED = frozenset(("step", "receive", "sleep", "tell", "ask", "start", "result", "checkpoint", "gather", "each"))
 #: Kinds that are answered on the spot: the code never waited for them.
-SPOT = frozenset(("now", "reply"))
+SPOT = frozenset(("now", "reply", "full"))
 #: Kinds that belong to a call and end nothing.
 BELONGING = frozenset(("try", "intent", "timer", "heartbeat"))
 NOT_COMPARED = b"~"
@@ -187,3 +187,9 @@ def entry(
     """An entry by name, not by position."""
     branch, name, n = identity
     return Entry(run, round, kind, branch, name, n, status, attempt, at, due_at, input, outcome, ref)
+
+
+def short(payload: bytes | None) -> str:
+    """A payload in a message for people."""
+    text = "nothing" if payload is None else payload.decode("utf-8", "replace")
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from actorflow.records import Envelope
+from actorflow.records import EVERY, TIMER, Envelope
+
+
+def is_bound(envelope: Envelope) -> bool:
+    """True for messages of users: not the system's, and not what the actor's own timers will send."""
+    return not envelope.type.startswith("~") and not envelope.sender.startswith((TIMER, EVERY))
+
+
+def depth(envelopes: Iterable[Envelope]) -> int:
+    """How many of them are messages of users."""
+    return sum(map(is_bound, envelopes))
+
 
 NONE: frozenset[int] = frozenset()
 
@@ -18,7 +29,7 @@ class Mailbox:
 
     def __init__(self, envelopes: Iterable[Envelope] = ()) -> None:
         self.waiting: dict[int, Envelope] = {envelope.id: envelope for envelope in envelopes}  #: oldest first
-        self.system: dict[int, Envelope] = {e.id: e for e in self.waiting.values() if e.type.startswith("~")}  #: those of them
+        self.unbound: dict[int, Envelope] = {e.id: e for e in self.waiting.values() if not is_bound(e)}  #: those of them
         self._loaded = frozenset(self.waiting) if self.waiting else NONE
         self.reserved = 0  #: places of messages on their way into the store
         self.freed: tuple[Callable[[], object], ...] = ()  #: who is told, once, when a place becomes free
@@ -29,7 +40,7 @@ class Mailbox:
     @property
     def depth(self) -> int:
         """Messages of users, waiting or on their way: what the bound counts."""
-        return self.reserved + len(self.waiting) - len(self.system)
+        return self.reserved + len(self.waiting) - len(self.unbound)
 
     def put(self, envelope: Envelope) -> None:
         """A message was accepted. Ids grow, so the order of the dict is the order of acceptance.
@@ -38,8 +49,12 @@ class Mailbox:
         """
         if envelope.id not in self._loaded:
             self.waiting[envelope.id] = envelope
-            if envelope.type.startswith("~"):
-                self.system[envelope.id] = envelope
+            if not is_bound(envelope):
+                self.unbound[envelope.id] = envelope
+
+    def keep(self, envelope: Envelope) -> None:
+        """The oldest, which was to be dropped, stays after all."""
+        self.waiting = {envelope.id: envelope, **self.waiting}
 
     def again(self, envelope: Envelope) -> None:
         """A dead letter is to be handled after all: it comes last, whatever its number."""
@@ -49,8 +64,8 @@ class Mailbox:
     def remove(self, envelope: Envelope) -> None:
         """A message was taken."""
         self.waiting.pop(envelope.id, None)
-        if self.system:
-            self.system.pop(envelope.id, None)
+        if self.unbound:
+            self.unbound.pop(envelope.id, None)
         if self.freed:
             self.free()
 
@@ -60,9 +75,9 @@ class Mailbox:
         for tell in freed:
             tell()
 
-    def oldest(self, wanted: Callable[[Envelope], bool], *, now: float, system: bool = False) -> Envelope | None:
-        """The oldest message that may be seen at *now* and is wanted; with *system* one of those of the system."""
-        for envelope in (self.system if system else self.waiting).values():
+    def oldest(self, wanted: Callable[[Envelope], bool], *, now: float, unbound: bool = False) -> Envelope | None:
+        """The oldest message that may be seen at *now* and is wanted; with *unbound* one that the bound does not count."""
+        for envelope in (self.unbound if unbound else self.waiting).values():
             if (envelope.due_at is None or envelope.due_at <= now) and wanted(envelope):
                 return envelope
         return None

@@ -78,6 +78,7 @@ class Outbox:
 
     room: Callable[[Address, int], None]  #: raises `MailboxFull` if that receiver takes no more beside so many from here
     message: int = 0  #: the one that is being handled; 0 if none is
+    handled: object = None  #: as its handler was given it
     effects: list[Effect] = field(factory=list[Effect])
     _posts: dict[Address, int] = field(factory=dict[Address, int])
 
@@ -98,7 +99,7 @@ class Outbox:
 
     def handles(self, message: object) -> bool:
         """True if that is the message that is being handled."""
-        return getattr(message, "__actorflow_id__", None) == self.message
+        return message is self.handled
 
     def stashed(self) -> bool:
         """True if the message itself was stashed."""

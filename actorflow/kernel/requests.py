@@ -185,3 +185,6 @@ class Stretch:
 
     def __init__(self, end: Broken | None = None) -> None:
         self.notes, self.asks, self.end = (), [], end
+
+
+NOTHING: Stretch = Stretch()  #: between two stretches

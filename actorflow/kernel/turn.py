@@ -18,9 +18,10 @@ from typing import Any
 from actorflow.errors import AgainMisplaced, Control, Divergence, FieldWriteInBranch, ForeignAwait, StepNameTaken, Undecodable
 from actorflow.kernel.branches import Branch, Group, Scope, here, leave
 from actorflow.kernel.foreign import foreign_error, waiting_line
-from actorflow.kernel.journal import NOT_COMPARED, SPOT, Journal
+from actorflow.kernel.journal import NOT_COMPARED, SPOT, Journal, short
 from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import (
+    NOTHING,
     Again,
     AgainRaised,
     Asked,
@@ -39,12 +40,11 @@ from actorflow.kernel.requests import (
 )
 from actorflow.records import Entry, Event, Identity
 
-NONE: frozenset[str] = frozenset()
-NOTHING = Stretch()  #: between two stretches
-
 
 class Turn:
     """One activation of a run: from the top of its code over what is recorded to the present."""
+
+    _cancelled: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -61,12 +61,10 @@ class Turn:
         """Nothing is driven yet.
 
         Args:
-            code: The coroutine to drive; nothing is driven yet.
-            context: The context it runs in; each branch gets a copy.
+            code, context: The coroutine to drive, and the context it runs in; each branch gets a copy.
             events: What is recorded of this round and not folded, in order.
             state, instance: The fields (None if the code has none), and whose they are: its writes are checked.
-            now: The wall clock.
-            seed: What `random()` and `uuid()` derive from; another one each round.
+            now, seed: The wall clock; what `random()` and `uuid()` derive from, another one each round.
             outbox: Where an actor's turn puts what it sends; a run has none.
         """
         self.journal: Journal = Journal(events)
@@ -80,7 +78,6 @@ class Turn:
         self._left = len(self.journal.order)
         self._branches = {"": trunk}
         self._current = trunk  #: the branch that runs, or ran last
-        self._cancelled: frozenset[str] = NONE
         self._runnable: list[tuple[Branch, Any, BaseException | None]] = [(trunk, None, None)]
         self._waiting: dict[str, Asked] = {}
         self._errors: tuple[tuple[BaseException, Entry], ...] = ()  #: the latest, which may still be on their way out
@@ -118,8 +115,7 @@ class Turn:
     # --- for verbs that are answered on the spot ------------------------------------------------------------------------
 
     @property
-    def branch(self) -> Branch:
-        """The branch that runs now."""
+    def branch(self) -> Branch:  #: the one that runs now
         return self._current
 
     def spot(self, kind: str, name: str, answer: Callable[[], bytes | None], effect: Any = None) -> bytes | None:
@@ -132,12 +128,19 @@ class Turn:
         self._stretch.notes += (Note(kind, identity, outcome, effect),)
         return outcome
 
+    def refused(self, name: str, refuses: Callable[[], bool]) -> bool:
+        """True if this call of an actor's turn was refused then, or is now. Only a refusal is recorded."""
+        identity, head = self.branch.next(name), self.journal.head(self.branch.path)
+        if head is not None:  # Not the frontier.
+            return (head.kind, head.identity) == ("full", identity) and self.journal.claim("full", (name,), identity) is not None
+        self._stretch.notes += (Note("full", identity, None),) if (full := refuses()) else ()
+        return full
+
     def patched(self, flag: str) -> bool:
         """One answer a round, for all branches: False if the run was replaying when it was first asked."""
         answer = self.journal.patches.get(flag)
         if answer is None:
-            answer = not self.replaying
-            self.journal.patch(flag, answer=answer)
+            self.journal.patch(flag, answer=(answer := not self.replaying))
             self._stretch.notes += (Note("patch", Identity("", flag, 0), b"true" if answer else b"false"),)
         return answer
 
@@ -161,9 +164,8 @@ class Turn:
     def again(self) -> None:
         """End the round, if it may end here."""
         if self.branch.path:
-            raise AgainMisplaced(
-                "this is " + (f"checkpoint {self.branch.path}" if self.branch.trunk else f"branch {self.branch.path}")
-            )
+            kind = "checkpoint" if self.branch.trunk else "branch"
+            raise AgainMisplaced(f"this is {kind} {self.branch.path}")
         if len(self._branches) > 1:
             raise AgainMisplaced(f"open are {', '.join(path for path in self._branches if path)}")
         raise AgainRaised
@@ -177,8 +179,7 @@ class Turn:
 
     def deliver(self, *entries: Entry) -> Stretch:
         """Hand over outcomes one at a time, and after each run until all branches wait again."""
-        outer, here.turn = here.turn, self
-        self._stretch = Stretch()
+        outer, here.turn, self._stretch = here.turn, self, Stretch()
         try:
             if self._runnable:
                 self._go_on()
@@ -282,7 +283,7 @@ class Turn:
             self._stretch.asks.append(asked)
         elif recorded.input != NOT_COMPARED and not request.same_input(recorded.input):
             raise Divergence(
-                f"{request.kind} {identity} with {_short(request.input())}", [f"the same call with {_short(recorded.input)}"]
+                f"{request.kind} {identity} with {short(request.input())}", [f"the same call with {short(recorded.input)}"]
             )
 
     def _open(self, branch: Branch) -> Branch:
@@ -345,9 +346,8 @@ class Turn:
             self._runnable.append((group.parent, None, error))
             return
         self._check_fields(group)
-        self._wait(
-            group.parent, GatherClosed(dropped, error), Identity(group.parent.path, "gather", group.parent.calls["gather"] - 1)
-        )
+        n = group.parent.calls["gather"] - 1
+        self._wait(group.parent, GatherClosed(dropped, error), Identity(group.parent.path, "gather", n))
 
     def _check_fields(self, group: Group) -> None:
         if group.before is None or self.state is None:
@@ -398,8 +398,3 @@ class Turn:
         if scope.before is not None and self.state is not None:
             changed = {name: part for name, part in self.state.parts().items() if scope.before[name] != part}
         self._wait(scope.parent, scope.request.close(value, changed, dropped), scope.identity)
-
-
-def _short(payload: bytes | None) -> str:
-    text = "nothing" if payload is None else payload.decode("utf-8", "replace")
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -5,11 +5,14 @@ A message gets three tries: what passes by itself passes in that time, and what 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import frozen
 
 from actorflow.errors import Control, HandlerTimeout
 from actorflow.policies.failure import FailureClass, classify
 from actorflow.policies.retry import Retry, delay_s
+from actorflow.records import Event
 
 TRIES = Retry(attempts=3, first="100ms", factor=4.0, cap="5s", jitter=0.2)
 
@@ -56,3 +59,24 @@ def after_failure(
     if tries < TRIES.attempts:
         return TryAgain(delay_s(TRIES, tries, die=die))
     return GiveUp(restart=kind == "bug" or isinstance(error, HandlerTimeout))
+
+
+def failed_at(events: Sequence[Event]) -> frozenset[int]:
+    """Numbers of the entries that a handler which failed is tried again without: calls that failed, and that nothing it
+    recorded came after. A failure that the code went on from decided what came next, so it stands.
+
+    A step that may run only once (`on_interrupt="fail"` or "ask": it was announced) is not performed again.
+    """
+    last: set[int] = set()
+    for seq, entry in reversed(events):
+        if entry.kind in ("turn", "try", "intent", "timer", "heartbeat"):
+            continue
+        if entry.status == "ok":
+            break
+        last.add(seq)
+    failed = {entry.identity: entry.kind for seq, entry in events if seq in last}
+    announced = {e.identity for _, e in events if e.kind == "intent" and failed.get(e.identity) == "step"}
+    if announced:
+        return frozenset()
+    belongs = {seq for seq, e in events if e.kind in ("try", "intent", "heartbeat") and e.identity in failed}
+    return frozenset(last | belongs)

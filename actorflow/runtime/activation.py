@@ -367,6 +367,7 @@ class Activation(Commits):
                 last: list[Write] = [self.state("paused", reason=reason, wake_at=wake_at)]
                 last.append(self.log("paused", name=reason, outcome=encoded))
                 last.append(SetEnd(run=self.run.id, report=encoded or b""))
+                last.extend(self.host.cast.farewells(self.run, self.mailbox.waiting.values(), "paused"))
                 self.submit(last, lambda: self.host.gone(self))
 
         self.halt("pause", writes, stopped)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field
 
-from actorflow.errors import BadDefinition, HandlerFailed, StoreError, StoreStopped, UnknownKind
+from actorflow.errors import BadDefinition, HandlerFailed, StoreError, StoreStopped, StoreUnavailable, UnknownKind
 from actorflow.failures import failed_answer
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.outbox import Post
 from actorflow.operations import TreeNode
 from actorflow.policies.failure import classify
 from actorflow.policies.restarts import Backoff, Budget, spend
-from actorflow.records import Address, Commit, Consume, Envelope, Identity, Run, SetEnd, SetState, Write
+from actorflow.records import Address, Commit, Consume, Envelope, Identity, Rejected, Run, SetEnd, SetState, Write
 from actorflow.runtime import reports
 from actorflow.runtime.loops import Signal
 from actorflow.runtime.mail import Handed, mail_of
@@ -39,6 +40,8 @@ class Cast:
     _budgets: dict[int, Budget] = field(factory=dict[int, Budget], init=False)
     _making: dict[Address, Signal] = field(factory=dict[Address, Signal], init=False)
     _tries: dict[tuple[int, int], int] = field(factory=dict[tuple[int, int], int], init=False)
+    dropping: dict[int, Envelope] = field(factory=dict[int, Envelope], init=False)  #: by number; not durably yet
+    _again: set[tuple[int, int]] = field(factory=set[tuple[int, int]], init=False)
 
     def __attrs_post_init__(self) -> None:
         self.memory = MemoryActors(self.host, self.tree)
@@ -84,10 +87,10 @@ class Cast:
             raise UnknownKind(to.kind, list(self.host.kinds))
         try:
             return kind.encode(kind.cls() if given is None or isinstance(given, type) else given)
-        except TypeError as error:
+        except Exception as error:  # (whatever a default, a factory or a validator raises)
             raise BadDefinition(
-                f"{to} cannot be made by writing to it: {kind.name} has fields without defaults ({error}). Give them "
-                f"defaults, or start it as a static child, Child({kind.cls.__qualname__}(...), {to.key!r})."
+                f"{to} cannot be made by writing to it: {kind.name} cannot be made of nothing ({error}). Give its fields "
+                f"defaults that do, or start it as a static child, Child({kind.cls.__qualname__}(...), {to.key!r})."
             ) from error
 
     async def make(self, to: Address, fields: bytes) -> None:
@@ -102,6 +105,8 @@ class Cast:
         await handed
         if isinstance(handed.refusal, StoreError):
             raise handed.refusal
+        if isinstance(handed.refusal, Rejected):
+            raise StoreUnavailable(f"{to} could not be made: {handed.refusal.why}")
 
     # --- failing --------------------------------------------------------------------------------------------------------
 
@@ -110,6 +115,18 @@ class Cast:
         key = (activation.run.id, message)
         self._tries[key] = count = self._tries.get(key, 0) + 1
         return count
+
+    def again(self, activation: Activation, message: int) -> None:
+        """The handler of that message failed after it had recorded something, and is tried again."""
+        self._again.add((activation.run.id, message))
+
+    def is_again(self, activation: Activation, message: int) -> bool:
+        """True, once, if the turn that is resumed was not cut but failed."""
+        key = (activation.run.id, message)
+        if key in self._again:
+            self._again.remove(key)
+            return True
+        return False
 
     def forget_tries(self, activation: Activation, message: int) -> None:
         if self._tries:
@@ -208,18 +225,29 @@ class Cast:
         """It was set aside."""
         if self.is_static(activation):
             self.tree.set_aside(activation, *(activation.aside or ("", None)))
-        self.tell_watchers(activation, status)
 
     def tell_watchers(self, activation: Activation, status: str) -> None:
         """Who watches it is told that it is no more; once."""
-        writes: list[Write] = []
-        for envelope in activation.mailbox.waiting.values():
-            if envelope.type == "~watch" and envelope.reply_to is not None and self.is_actor(activation.run.kind):
-                writes.extend(self.host.notice("~child", envelope.reply_to, str(activation), status, None))
-                writes.append(Consume(envelope.id, None))
+        writes = self.farewells(activation.run, activation.mailbox.waiting.values(), status)
         if writes:
-            mail = mail_of(self.host, writes)
-            self.host.committer.submit(Commit(tuple(writes)), mail.told if mail is not None else lambda _: None)
+            sent = mail_of(self.host, writes)
+            self.host.committer.submit(Commit(tuple(writes)), sent.told if sent is not None else lambda _: None)
+
+    def farewells(self, run: Run, mail: Iterable[Envelope], status: str) -> list[Write]:
+        """What tells those who watch an actor that it was set aside or stopped."""
+        writes: list[Write] = []
+        for envelope in mail:
+            if envelope.type == "~watch" and envelope.reply_to is not None and run.actor:
+                writes.extend(self.host.notice("~child", envelope.reply_to, str(run.address), status, None))
+                writes.append(Consume(envelope.id, None))
+        return writes
+
+    def set_aside_already(self, run: Run, mail: Iterable[Envelope]) -> None:
+        """Somebody wrote to a paused actor; one who began to watch it while it was being paused is told now."""
+        writes = self.farewells(run, mail, "paused")
+        if writes:
+            sent = mail_of(self.host, writes)
+            self.host.committer.submit(Commit(tuple(writes)), sent.told if sent is not None else lambda _: None)
 
     # --- memory-only actors ---------------------------------------------------------------------------------------------
 

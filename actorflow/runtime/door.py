@@ -18,6 +18,7 @@ from actorflow.errors import (
     UnknownMessage,
 )
 from actorflow.failures import decode_failure, split_answer
+from actorflow.kernel.mailbox import depth
 from actorflow.message import resolve
 from actorflow.records import ENDED, Address, Duplicate, Envelope, Rejected, Run, Taken, Write
 from actorflow.runtime import reports, room
@@ -179,7 +180,7 @@ class Door:
         waiting = 0
         if target.status == "paused" or not host.cast.may_enter(to):
             loaded = await host.store.load(target.id)
-            waiting = len(loaded.mailbox) if loaded is not None else 0
+            waiting = depth(loaded.mailbox) if loaded is not None else 0
             target = await run(to)
         elif target.id not in host.resident and target.status not in ENDED:
             await host.loading.load(target.id)  # The message would load it anyway, and how full it is must be known before.

@@ -13,20 +13,18 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from actorflow.errors import ActorflowError, MailboxFull, RunEnded, StoreError, UnknownRun
+from actorflow.errors import ActorflowError, KeyTaken, RunEnded, StoreError, UnknownRun
 from actorflow.failures import encode_failure, failed_answer
+from actorflow.kernel.mailbox import depth
 from actorflow.kernel.outbox import CancelTimer, Effect, Leave, Post, SetTimer, Stash, Unstash, Watch
-from actorflow.records import ENDED, Address, Consume, Entry, Envelope, Run, Wake, Write
-from actorflow.runtime import room
+from actorflow.records import ENDED, EVERY, TIMER, Address, Consume, Entry, Envelope, Run, Wake, Write
+from actorflow.runtime import reports, room
 from actorflow.runtime.calls import REPEAT_S
 
 if TYPE_CHECKING:
     from actorflow.runtime.handling import ActorActivation
 
 log: logging.Logger = logging.getLogger("actorflow")
-
-TIMER = "~timer/"
-EVERY = "~every/"
 
 
 def every_s(envelope: Envelope) -> float | None:
@@ -41,6 +39,10 @@ def timer_name(envelope: Envelope) -> str:
     return envelope.sender.split("/", 2)[2] if envelope.sender.startswith(EVERY) else envelope.sender[len(TIMER) :]
 
 
+TOGETHER_MAX = 64
+"""Receivers of one turn that are looked up at once: each may be a read of the store."""
+
+
 class Effects:
     """What one actor's turns do to others, and its timers."""
 
@@ -49,6 +51,8 @@ class Effects:
         self._timers: dict[str, Envelope] = {}
         self._found: dict[Address, Run | None] = {}  #: who was looked up for the turn that waits for it
         self._known: dict[tuple[Address, str], Envelope | None] = {}  #: what was sent before under the keys of that turn
+        self._depths: dict[int, int] = {}  #: how many messages wait for those of them that are paused
+        self._watched: set[Address] = set()  #: who is watched already
         self._after: list[Callable[[], object]] = []  #: for memory-only actors, once the turn is durable
 
     # --- timers ---------------------------------------------------------------------------------------------------------
@@ -98,21 +102,14 @@ class Effects:
 
     # --- messages -------------------------------------------------------------------------------------------------------
 
-    def check_room(self, to: Address, beside: int) -> None:
-        """Refuse a message that will find no room, as far as that is known here.
-
-        Raises:
-            MailboxFull: As many wait there as may.
-        """
+    def has_room(self, to: Address, beside: int) -> bool:
+        """False for a message that will find no room, as far as that is known here."""
         host = self._activation.host
         if host.cast.in_memory(to):
-            if not host.cast.memory.has_room(to, beside):
-                raise MailboxFull(to, host.mailbox_max(to.kind))
-            return
+            return host.cast.memory.has_room(to, beside)
         target = host.by_address.get(to)
         lossy = room.overflow(host, to.kind) in ("drop_oldest", "drop_new")
-        if target is not None and not lossy and room.is_full(host, target.run, beside=beside):
-            raise MailboxFull(to, host.mailbox_max(to.kind))
+        return target is None or lossy or not room.is_full(host, target.run, beside=beside)
 
     def known(self, effects: Sequence[Effect]) -> bool:
         """True if nothing has to be looked up for them."""
@@ -127,25 +124,29 @@ class Effects:
 
     async def look_up(self, effects: Sequence[Effect]) -> None:
         """Find (or make) all that these need; a store that cannot be read now is asked again."""
-        host = self._activation.host
-        while self._activation.live and host.committer.stopped is None:
-            try:
-                for effect in effects:
-                    await self._look_up(effect)
-            except StoreError as error:
-                log.warning("where messages of %s go could not be read: %s", self._activation, error)
+        todo: list[Post | Watch] = [effect for effect in effects if isinstance(effect, Post | Watch)]
+        while todo and self._activation.live and self._activation.host.committer.stopped is None:
+            # Several at once: actors that were never written to are then made by a few commits.
+            now, todo = todo[:TOGETHER_MAX], todo[TOGETHER_MAX:]
+            failed: list[Post | Watch] = []
+            async with anyio.create_task_group() as group:
+                for effect in now[1:]:
+                    group.start_soon(self._try, effect, failed)
+                await self._try(now[0], failed)
+            if failed:
+                todo = [*failed, *todo]
                 await anyio.sleep(REPEAT_S)
-            else:
-                return
 
-    async def _look_up(self, effect: Effect) -> None:
+    async def _try(self, effect: Post | Watch, failed: list[Post | Watch]) -> None:
+        try:
+            await self._look_up(effect)
+        except StoreError as error:
+            log.warning("where messages of %s go could not be read: %s", self._activation, error)
+            failed.append(effect)
+
+    async def _look_up(self, effect: Post | Watch) -> None:
         host = self._activation.host
-        if type(effect) is Post:
-            to, key = effect.to, effect.key
-        elif type(effect) is Watch:
-            to, key = effect.whom, self._watch_key
-        else:
-            return
+        to, key = (effect.to, effect.key) if isinstance(effect, Post) else (effect.whom, None)
         if host.cast.in_memory(to):
             return
         if to not in self._found:
@@ -157,12 +158,23 @@ class Effects:
                 log.warning("%s cannot write to %s: %s", self._activation, to, error)
                 self._found[to] = None
         found = self._found[to]
-        if found is not None and key is not None:
+        if found is None or found.status in ENDED:
+            return
+        if key is not None and (to, key) not in self._known:
             self._known[to, key] = await host.store.message(found.id, key)
-
-    @property
-    def _watch_key(self) -> str:
-        return f"watch/{self._activation.run.id}"
+        if found.status != "paused":
+            await host.loading.load(found.id)  # The message would load it anyway; and how full it is must be known before.
+        resident = host.resident.get(found.id)
+        if resident is not None:
+            mail = list(resident.mailbox.waiting.values())
+        elif type(effect) is Watch or found.id not in self._depths:
+            loaded = await host.store.load(found.id)
+            mail = [] if loaded is None else list(loaded.mailbox)
+            self._depths[found.id] = depth(mail)
+        else:
+            return
+        if any(e.type == "~watch" and e.reply_to == self._activation.run.id for e in mail):
+            self._watched.add(to)
 
     def _receiver(self, to: Address) -> Run | None:
         resident = self._activation.host.by_address.get(to)
@@ -191,11 +203,13 @@ class Effects:
                 case Watch(whom):
                     self._watch(whom, writes)
                 case Leave():
-                    self._activation.leave()
+                    self._activation.leaving = True
                 case Stash():
                     pass  # Its turn has seen to it.
         self._found.clear()
         self._known.clear()
+        self._depths.clear()
+        self._watched.clear()
 
     def _post(self, post: Post, sent: dict[int, int], writes: list[Write]) -> None:
         activation = self._activation
@@ -209,20 +223,22 @@ class Effects:
             return
         if post.key is not None and (earlier := self._known.get((post.to, post.key))) is not None:
             if (earlier.type, earlier.body) != (post.type, post.body):
-                log.warning("%s used message key %r of %s again for another message", activation, post.key, post.to)
+                earlier_text = f"{earlier.type} {reports.shown(earlier.body)}"
+                taken = KeyTaken(f"message key {post.key!r}", earlier_text, f"{post.type} {reports.shown(post.body)}")
+                log.warning("%s tells %s: %s", activation, post.to, taken)
+                self._lost(post, taken, writes)
             return
         due_at = None if post.after_s is None else host.clock.wall() + post.after_s
         envelope = host.envelope(target.id, post.type, post.body, key=post.key, sender=str(activation), due_at=due_at)
+        if post.key is not None:
+            self._known[post.to, post.key] = envelope
         if target.status in ENDED or target.status == "undoing":
             writes.append(envelope._replace(state="dead", answer=failed_answer(RunEnded(post.to, target.status))))
             return
         beside = sent.get(target.id, 0)
-        accepted = room.admit(host, target, envelope, beside=beside)
+        accepted = room.admit(host, target, envelope, beside=beside + self._depths.get(target.id, 0))
         sent[target.id] = beside + 1
-        if accepted is None:
-            full = failed_answer(MailboxFull(post.to, host.mailbox_max(post.to.kind)))
-            accepted = [envelope._replace(state="dead", answer=full)]
-        writes.extend(accepted)
+        writes.extend(accepted if accepted is not None else room.dropped(host, target, envelope))
 
     def _lost(self, post: Post, error: Exception, writes: list[Write]) -> None:
         """There is nobody; it is a dead letter in the log of who sent it."""
@@ -232,13 +248,15 @@ class Effects:
     def _watch(self, whom: Address, writes: list[Write]) -> None:
         activation = self._activation
         host, target = activation.host, self._receiver(whom)
-        if target is None or target.status in ENDED:
+        gone = target is not None and target.status == "paused" and host.cast.is_actor(whom.kind)
+        if whom in self._watched:
+            return
+        self._watched.add(whom)
+        if target is None or target.status in ENDED or gone:
             status = "stopped" if target is None else target.status
             writes.extend(host.notice("~child", activation.run.id, str(whom), status, None))
-        elif self._known.get((whom, self._watch_key)) is None:
-            watch = host.envelope(
-                target.id, "~watch", b"null", key=self._watch_key, sender=str(activation), reply_to=activation.run.id
-            )
+        else:
+            watch = host.envelope(target.id, "~watch", b"null", sender=str(activation), reply_to=activation.run.id)
             writes.extend((watch, Wake(target.id, 0.0)))
 
     def durable(self) -> None:

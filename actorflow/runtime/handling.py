@@ -11,24 +11,36 @@ What a turn sends leaves with its last commit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actorflow.acting import Terminated
-from actorflow.errors import ActorflowError, AskExpired, HandlerTimeout, UnknownMessage
+from actorflow.errors import ActorflowError, AskExpired, HandlerTimeout, MailboxFull, StoreError, UnknownMessage
+from actorflow.kernel.mailbox import depth
 from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import Again, Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
 from actorflow.kind import Fields, Kind
-from actorflow.message import Message, decode_message
 from actorflow.policies.failure import FailureReport
-from actorflow.records import Address, Entry, Envelope, Event, Loaded, PauseReason, RunStatus, SetAsideEntries, SetRound, Write
-from actorflow.runtime import outcomes, reports
+from actorflow.policies.handling import failed_at
+from actorflow.records import (
+    Address,
+    Envelope,
+    Event,
+    Loaded,
+    PauseReason,
+    Refusal,
+    RunStatus,
+    SetAsideEntries,
+    SetRound,
+    Write,
+)
+from actorflow.runtime import outcomes, parting, reports
 from actorflow.runtime.activation import Activation
-from actorflow.runtime.effects import Effects, every_s
+from actorflow.runtime.effects import Effects
+from actorflow.runtime.mail import Mail
 from actorflow.runtime.outcomes import Handling
 from actorflow.runtime.reading import read_beside
-from actorflow.runtime.sending import notice
 
 if TYPE_CHECKING:
     from actorflow.runtime.host import Host
@@ -39,6 +51,9 @@ log: logging.Logger = logging.getLogger("actorflow")
 TURNS_MAX = 64
 """Messages handled in a row under one commit: then the loop gets a turn."""
 
+HANDLED_MAX = 256
+"""Messages of one round: to load an actor, the log of its round is looked through."""
+
 
 class ActorActivation(Activation):
     """An actor in memory."""
@@ -46,6 +61,10 @@ class ActorActivation(Activation):
     def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
         super().__init__(host, loaded, kind)
         self.handling: Handling | None = None  #: the turn that waits for a step or an ask
+        opened = outcomes.opened(loaded.entries)
+        self.busy = (
+            0 if opened is None else int(opened.input or b"0")
+        )  #: the message of a turn with entries, done or to be resumed
         self.state_bytes: bytes = self._fields_at_start  #: the fields as they are durable, or about to be
         self.effects: Effects = Effects(self)
         self.started = False  #: `on_start` is done
@@ -54,7 +73,10 @@ class ActorActivation(Activation):
         self.instance: Any = None
         self.stashed: set[int] = set()
         self.blocked = False  #: the next turn must wait: for a restart, a retry, or to learn where a message goes
-        self.leaving = self._said = False
+        self.leaving = self.said_last = False
+        self.proved = False  #: it has handled a message in this activation: so that one does not end the process
+        self.handled = HANDLED_MAX  #: messages since its round began; those of earlier activations are not counted
+        self.expired_at = -math.inf
         self._retry: Timer | None = None
         self._late: Timer | None = None
 
@@ -75,17 +97,18 @@ class ActorActivation(Activation):
         for envelope in self.mailbox.waiting.values():
             self._expect(envelope)
             self.effects.loaded(envelope)
+        writes: list[Write] = parting.expire(self)
         # A message may end the process. That something is being handled is durable before it is, once per activation.
-        at_work = bool(self.events) or bool(self.mailbox.waiting)
-        self.submit([self.state("running", wake_at=0.0)] if at_work else [], self._first)
+        if self.events or self.kind.starts or self._next() is not None:
+            writes.append(self.state("running", wake_at=0.0))
+        self.submit(writes, self._first)
 
     def _first(self) -> None:
         if self.stopping is not None:
             return
         events, self.events = self.events, ()
-        opened = next((entry for _, entry in events if entry.kind == "turn"), None)
-        if opened is not None:
-            self._resume(opened, events)
+        if outcomes.opened(events) is not None:
+            self._resume(events)
         else:
             self.serve()
         if self.status == "running" and self.handling is None and not self.inflight and not self.blocked:
@@ -105,13 +128,13 @@ class ActorActivation(Activation):
         self.aside = reason, report
         super().pause(reason, report, writes)
 
-    def _resume(self, opened: Entry, events: Sequence[Event]) -> None:
-        """The turn that was under way when this actor left memory: its successes are kept, its failures forgotten."""
-        number = int(opened.input or b"0")
+    def _resume(self, events: Sequence[Event]) -> None:
+        """The turn that was under way when this actor left memory; if its handler failed, without what it failed at."""
+        number = self.busy
         envelope = next((e for e in self.mailbox.waiting.values() if e.id == number), None)
-        failed = tuple(seq for seq, entry in events if entry.kind == "step" and entry.status not in ("ok", ""))
-        kept = [event for event in events if event.seq not in failed]
-        writes: list[Write] = [SetAsideEntries(self.run.id, failed)] if failed else []
+        forgotten = failed_at(events) if self.host.cast.is_again(self, number) else frozenset[int]()
+        kept = [event for event in events if event.seq not in forgotten]
+        writes: list[Write] = [SetAsideEntries(self.run.id, tuple(sorted(forgotten)))] if forgotten else []
         if number and envelope is None:  # It was answered or given up meanwhile.
             self.next_round(writes)
             self.commit(writes)
@@ -138,11 +161,7 @@ class ActorActivation(Activation):
         return self.state_bytes
 
     def droppable(self) -> Envelope | None:
-        """The oldest message that is not being handled."""
-        busy = self.handling.number if self.handling is not None else 0
-        return next(
-            (e for e in self.mailbox.waiting.values() if e.id != busy and not e.type.startswith("~") and every_s(e) is None), None
-        )
+        return next((e for e in self.mailbox.waiting.values() if e.id != self.busy and depth((e,))), None)
 
     # --- messages -------------------------------------------------------------------------------------------------------
 
@@ -174,27 +193,30 @@ class ActorActivation(Activation):
                 break
             if not self._handle(envelope, writes):
                 return
-        if writes:
+        if writes or self.status == "running":
             self.commit(writes)
 
     def _next(self) -> Envelope | None:
         """The oldest message, those of the system first; none that is stashed, watches, or answers nobody any more."""
         if not self.mailbox.waiting:
             return None
-        now = self.host.clock.wall()
-        return self.mailbox.oldest(_is_system, now=now, system=True) or self.mailbox.oldest(self._may_be_next, now=now)
+        now = self._now()
+        return self.mailbox.oldest(_is_system, now=now, unbound=True) or self.mailbox.oldest(self._may_be_next, now=now)
+
+    def _now(self) -> float:
+        return self.host.clock.wall()
 
     def _may_be_next(self, envelope: Envelope) -> bool:
         return envelope.id not in self.stashed and envelope.type != "~watch"
 
     def _handle(self, envelope: Envelope | None, writes: list[Write], events: Sequence[Event] = ()) -> bool:
         """One turn. False if the next one must wait: then it has taken *writes* along."""
-        turn = Handling(envelope, None)
+        turn = Handling(envelope, None, bool(events))
         try:
-            message = None if envelope is None else self._message(envelope)
+            message = None if envelope is None else outcomes.message_of(self, envelope)
             if envelope is not None and message is None:  # Nobody wants it.
-                return outcomes.acknowledge(self, envelope, writes)
-            if envelope is not None and envelope.expires_at is not None and envelope.expires_at <= self.host.clock.wall():
+                return outcomes.acknowledge(self, turn, envelope, writes)
+            if not events and envelope is not None and envelope.expires_at is not None and envelope.expires_at <= self._now():
                 return outcomes.refuse(self, turn, AskExpired(self.address), writes)
             if message is None:
                 code = self.instance.on_start()
@@ -205,7 +227,7 @@ class ActorActivation(Activation):
                 code = turn.handler.fn(self.instance, message)
         except Exception as error:  # noqa: BLE001  (a message that today's classes cannot read)
             return outcomes.failed(self, turn, error, writes)
-        box = Outbox(self.room, turn.number)
+        box = Outbox(self.room, turn.number, message)
         self.turn = Turn(
             code,
             self.host.context.copy(),
@@ -218,60 +240,36 @@ class ActorActivation(Activation):
         )
         stretch = self.host.loop.hidden(self.turn.begin)
         if stretch.end is not None:
-            turn.entries = bool(events)
             return outcomes.ended(self, turn, stretch.end, writes)
         self._open(turn, stretch, writes, resumed=bool(events))
         return False
 
-    def _message(self, envelope: Envelope) -> Message[Any] | None:
-        """What is handled: a user's message, or what the system tells as one; None if nobody wants that."""
-        if envelope.type == "~child":
-            end = notice.decode(envelope.body, "end of a watched one")
-            message: Message[Any] = Terminated(end["of"], end["status"])
-            return message if self.kind.handler_of(Terminated) is not None else None
-        if envelope.type.startswith("~"):
-            return None
-        message = decode_message(envelope.type, envelope.body)
-        object.__setattr__(message, "__actorflow_id__", envelope.id)
-        return message
-
     def room(self, to: Address, beside: int) -> None:
-        """Refuse a message to somebody known to be full. Not on replay: then it was accepted."""
-        if self.turn.replaying:
-            return
-        self.effects.check_room(to, beside)
+        """Refuse a message to somebody known to be full. That is recorded, so that a replay goes the same way.
+
+        Raises:
+            MailboxFull: As many wait there as may, or as did then.
+        """
+        if self.turn.refused(str(to), lambda: not self.effects.has_room(to, beside)):
+            raise MailboxFull(to, self.host.mailbox_max(to.kind))
 
     def last_words(self, writes: list[Write]) -> None:
-        """`on_stop`, if it says anything at once."""
         if self.status == "running" and self.stopping is not None:
             writes.append(self.state("waiting", wake_at=0.0))
-        if not self.kind.stops or self.handling is not None or not self.started or self._said:
-            return
-        self._said = True
-        box = Outbox(self.room)
-        self.turn = Turn(self.instance.on_stop(), self.host.context.copy(), state=self.fields, instance=self.instance, outbox=box)
-        end = self.host.loop.hidden(self.turn.begin).end
-        match end:
-            case Finished(_, None):
-                self.state_bytes = self.fields.view()
-                self._write_state(writes)
-                if self.effects.known(box.effects):
-                    self.effects.add(box.effects, writes)
-            case Finished(_, BaseException() as error):
-                log.warning("%s.on_stop: %s: %s", self, type(error).__qualname__, error)
-            case _:
-                log.warning("%s.on_stop waits for something, and was left there", self)
+        if self.kind.stops and self.handling is None and self.started and not self.blocked and not self.said_last:
+            self.said_last = True
+            parting.say_last(self, writes)
 
     # --- turns that wait ------------------------------------------------------------------------------------------------
 
     def _open(self, turn: Handling, stretch: Stretch, writes: list[Write], *, resumed: bool) -> None:
         """The turn waits: from here on its entries are recorded, under its own round."""
         self.handling = turn
-        turn.entries = True
+        turn.entries, self.busy = True, turn.number
         if turn.number:  # The same when the message is tried again, and when it was a dead letter and is sent again.
             self.scope = self.scope.rpartition("/")[0] + f"/m{turn.number}"
         self.durable_bytes()
-        self._write_state(writes)
+        self.write_state(writes)
         if not resumed:
             opened = self.log("turn", name=turn.name)
             writes.append(opened._replace(input=b"%d" % turn.number))
@@ -290,9 +288,7 @@ class ActorActivation(Activation):
         """A turn that had waited ended."""
         turn = self.handling
         assert turn is not None
-        self.handling = None
-        if self._late is not None:
-            self._late.cancel()
+        self._close()
         if outcomes.ended(self, turn, end, writes):
             self.commit(writes)
 
@@ -301,11 +297,20 @@ class ActorActivation(Activation):
         for call in list(self.calls.values()):
             call.kill()
         self.calls.clear()
-        self.handling = None
+        self._close()
         if hasattr(self, "turn"):
             self.host.loop.hidden(self.turn.drop)
+        before = self.instance.__dict__
         self.instance = self.kind.build(self.state_bytes, key=self.run.key, resources=self.host.resources.fields(self.run.kind))
+        # What is volatile was set by `on_start`, which does not come again: this is no load.
+        self.instance.__dict__.update({name: before[name] for name in before if name not in self.kind.fields})
         self.fields = Fields(self.kind, self.instance)
+
+    def _close(self) -> None:
+        self.handling = None
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
     def try_again(self, delay_s: float, *, reload: bool) -> None:
         """The same message again, after a while; with what its turn has recorded, if it has."""
@@ -324,10 +329,6 @@ class ActorActivation(Activation):
     def unstash(self) -> None:
         self.stashed.clear()
 
-    def leave(self) -> None:
-        """After the commit of this turn."""
-        self.leaving = True
-
     def durable_bytes(self) -> bytes:
         """The fields as they are known to be durable."""
         if not self.inflight:
@@ -336,7 +337,8 @@ class ActorActivation(Activation):
 
     # --- commits --------------------------------------------------------------------------------------------------------
 
-    def _write_state(self, writes: list[Write]) -> None:
+    def write_state(self, writes: list[Write]) -> None:
+        """The fields, if they are not as they were last written."""
         if self.state_bytes != self.written_bytes:
             self.written_bytes = self.state_bytes
             writes.append(SetRound(self.run.id, self.round, self.state_bytes))
@@ -346,6 +348,7 @@ class ActorActivation(Activation):
         self.durable_bytes()
         self.round += 1
         self.scope = self.scope.rpartition("/")[0] + f"/{self.round}"
+        self.handled = self.busy = 0
         self.written_bytes = self.state_bytes
         writes.append(SetRound(self.run.id, self.round, self.state_bytes))
 
@@ -354,10 +357,22 @@ class ActorActivation(Activation):
 
     def commit_then(self, writes: list[Write], durable: Any) -> None:
         self.durable_bytes()
-        self._write_state(writes)
-        self.crashes = 0 if writes else self.crashes
+        if self.handled >= HANDLED_MAX and self.handling is None and not self.blocked:
+            self.next_round(writes)
+        self.write_state(writes)
+        if self.kind.retention_s is not None:
+            writes.extend(parting.expire(self))
+        self.crashes = 0 if self.proved else self.crashes
         self.place(writes)
         self.submit(writes, durable)
+
+    def _told(
+        self, mail: Mail | None, durable: Callable[..., object], args: tuple[object, ...], refusal: Refusal | StoreError | None
+    ) -> None:
+        # What it told itself arrives before it goes on: the next turn must find all that this one did.
+        if mail is not None:
+            mail.told(refusal)
+        super()._told(None, durable, args, refusal)
 
     def _go_on(self) -> None:
         if self.proven is not None:  # Its process outlived a turn of it.
@@ -382,15 +397,21 @@ class ActorActivation(Activation):
         if self.handling is not None:
             super().place(writes)
             return
-        now, run = self.host.clock.wall(), self.run.id
+        if self.status == "paused":
+            return
+        now, run = self._now(), self.run.id
+        waits = self._next() is None
+        # Until it has handled something, the next message may be the one that ends the process: that is counted.
+        status: RunStatus = "waiting" if waits or self.proved or self.stopping is not None else "running"
         wake_at: float | None = 0.0
-        if not self.mailbox.reserved and self._next() is None:
+        if not self.mailbox.reserved and waits:
             dues = [w.due_at or 0.0 for w in writes if type(w) is Envelope and w.run == run and w.state == "pending"]
             dues.extend(due for due in (self.mailbox.next_due(now=now),) if due is not None)
             wake_at = min(dues, default=None)
-        status: RunStatus = "waiting"
         if (status, wake_at) != (self.status, self.wake_at):
             writes.append(self.state(status, wake_at=wake_at))
+        if self.proven is not None and status == "waiting":
+            self.proven.set()
 
     def show(self, writes: list[Write]) -> None:
         """Its fields are written with each turn; there is no other view."""

@@ -185,6 +185,7 @@ class Host:
         """What tells an asking run its answer; nothing if a client asked (the commit tells it) or nobody did."""
         if envelope is None or envelope.reply_to is None or envelope.type.startswith("~"):
             return []
+        self.asks.get(envelope.reply_to, {}).pop(envelope.key or "", None)
         return self.notice("~reply", envelope.reply_to, envelope.key or "", *split_answer(answer))
 
     def cycle(self, asker: int, target: int) -> list[str] | None:
@@ -277,7 +278,10 @@ class Host:
         if writes:  # A message that nobody wants yet had set `wake_at`; the row must say when it really goes on.
             activation.submit(writes, lambda: self.passivate(activation))
             return
+        asks = dict(self.asks.get(activation.run.id, {}))
         self.remove(activation)
+        if asks:  # It waits for them also while it sleeps.
+            self.asks[activation.run.id] = asks
         if activation.wake_at is not None:
             self.loading.expect(activation.wake_at, activation.run.id)
 

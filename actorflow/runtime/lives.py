@@ -68,7 +68,6 @@ class Life:
         self.address = address_of(self.child)
         self._asked = self.node.state.plan.asked
 
-    @property
     def current(self) -> bool:
         """True until its end."""
         return self.node.tree.lives.get(self.address) is self
@@ -99,29 +98,29 @@ class Life:
     async def _load(self) -> None:
         host, tree = self.node.tree.host, self.node.tree
         if host.cast.in_memory(self.address):
-            if self.current:
+            if self.current():
                 host.cast.memory.start(self.address, self.child)
             return
         run = await host.cast.receiver(self.address)
         assert run is not None
-        if self.current and run.status == "paused":
+        if self.current() and run.status == "paused":
             found = await host.store.get(run.id)
             if found is not None and found.reason == "interrupted" and not self._asked:
                 self.set_aside("interrupted", reports.decode(found.report))
                 return
             await host.cast.unpause(run)  # A start is what it needs; why it was set aside is in its log.
-        if not self.current:
+        if not self.current():
             return
         tree.down.discard(run.id)
         if self.activation is None:
             await host.loading.load(run.id)
-        if not self.current or self.activation is not None:
+        if not self.current() or self.activation is not None:
             return
         # It ended before anybody saw it in memory, or cannot be loaded at all.
         found = await host.store.get(run.id)
         if found is not None and found.status == "paused":
             raise ActorPaused(self.address, found.reason or "", reports.decode(found.report))
-        raise host.committer.stopped or StoreUnavailable(f"{self.address} could not be loaded from the store; the log says why.")
+        raise StoreUnavailable(f"{self.address} could not be loaded from the store; the log says why. Start it again.")
 
     def started(self) -> None:
         """Its `on_start` is done, and durable if it is."""
@@ -135,7 +134,7 @@ class Life:
 
     def set_aside(self, reason: str, report: FailureReport | None) -> None:
         """Its row says that it cannot go on; so there is nothing that could be kept."""
-        if not self.current:
+        if not self.current():
             return
         error = ActorPaused(self.address, reason, report)
         if reason == "interrupted":
@@ -189,7 +188,7 @@ class Life:
         """It has ended."""
         if self._late is not None:
             self._late.cancel()
-        if self.current and not self._over:
+        if self.current() and not self._over:
             self._over = True
             self.node.hand(Exited(str(self.address), self.generation, why))
 

@@ -170,12 +170,17 @@ class Loading:
         why = cancel.body.decode() if cancel is not None else why
         late = run.deadline_at is not None and run.deadline_at <= host.clock.wall()
         if run.status == "paused" and (run.reason == "undo" or not (late or why is not None)):
+            host.cast.set_aside_already(run, mail.values())
             return
-        of = ActorActivation if host.cast.is_actor(run.kind) else Activation
+        is_actor = host.cast.is_actor(run.kind)
+        of = ActorActivation if is_actor else Activation
         activation = of(host, loaded, host.kind_of(run.kind))
         host.add(activation)
         for envelope in arrivals:
             activation.mailbox.put(envelope)
+        for envelope in mail.values():  # Who waits for it, also if that one sleeps: a circle of asks must be seen.
+            if envelope.reply_to is not None and envelope.key is not None and envelope.expires_at is not None:
+                host.asks.setdefault(envelope.reply_to, {})[envelope.key] = run.id
         if run.status == "undoing":
             host.ending.resume(activation)
         elif why is not None:
@@ -190,6 +195,10 @@ class Loading:
         elif run.kind not in host.kinds or host.cast.in_memory(run.address):
             memory_only = " and durable: it is memory-only now" if run.kind in host.kinds else ""
             what = f"no class of kind {run.kind!r} is registered{memory_only}"
+            activation.pause("unregistered", reports.plain("unregistered", what, str(run.address)), [])
+        elif run.actor != is_actor:
+            was, now = ("an actor", "workflows") if run.actor else ("a run of a workflow", "actors")
+            what = f"it was made as {was}, and {run.kind!r} is now a class of {now}: give the new class another `kind=`"
             activation.pause("unregistered", reports.plain("unregistered", what, str(run.address)), [])
         else:
             activation.begin()

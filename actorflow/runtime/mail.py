@@ -9,6 +9,7 @@ from attrs import define
 
 from actorflow.errors import StoreError
 from actorflow.records import Commit, Consume, Entry, Envelope, Loaded, Refusal, Run, SetDead, Write
+from actorflow.runtime import room
 from actorflow.runtime.loops import Loop, Signal
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Mail:
         if refusal is not None:
             for envelope in self.envelopes:
                 self.host.reserve(envelope, -1)
+            for answer in self.answers:
+                room.keep(self.host, answer.id)
             return
         for run in self.runs:  # At once: whoever writes to it from here on finds it in memory, and nobody loads it, too.
             self.host.loading.enter(Loaded(run=run), [])
@@ -72,6 +75,9 @@ class Mail:
             self.host.arrived(envelope)
         for answer in self.answers:
             self.host.answered(answer.id, answer.answer or b"null")
+        if self.host.cast.dropping:
+            for answer in self.answers:
+                self.host.cast.dropping.pop(answer.id, None)
 
 
 TRAVELS = frozenset((Run, Envelope, Consume, SetDead))  #: writes that are of somebody else's business

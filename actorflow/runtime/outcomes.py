@@ -8,6 +8,7 @@ writes were taken along.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import define
@@ -17,10 +18,12 @@ from actorflow.errors import ActorflowError, BadDefinition
 from actorflow.failures import failed_answer
 from actorflow.kernel.outbox import Effect
 from actorflow.kernel.requests import Again, Broken, Finished
-from actorflow.message import resolve
+from actorflow.message import Message, decode_message, resolve
 from actorflow.policies.handling import Answer, TryAgain, after_failure
-from actorflow.records import Consume, Entry, EntryStatus, Envelope, SetDead, Write
+from actorflow.records import Consume, Entry, EntryStatus, Envelope, Event, SetDead, Write
 from actorflow.runtime import reports
+from actorflow.runtime.reading import READS
+from actorflow.runtime.sending import notice
 
 if TYPE_CHECKING:
     from actorflow.handler import Handler
@@ -49,6 +52,11 @@ class Handling:
         return START if self.envelope is None else self.envelope.type
 
 
+def opened(events: Sequence[Event]) -> Entry | None:
+    """What names the message of the turn that was under way, if one was."""
+    return next((entry for _, entry in events if entry.kind == "turn"), None)
+
+
 def ended(actor: ActorActivation, turn: Handling, end: Finished | Again | Broken, writes: list[Write]) -> bool:
     """The handler came to an end."""
     match end:
@@ -68,6 +76,8 @@ def _finished(actor: ActorActivation, turn: Handling, value: Any, writes: list[W
     reply: bytes | None = None
     try:
         state = actor.host.checked(actor.fields.view(), f"state of {actor}")
+        if turn.handler is not None and turn.handler.readonly and (turn.entries or box.effects or state != actor.state_bytes):
+            raise BadDefinition(READS.format(f"{actor.kind.name}.{turn.handler.name}"))
         if turn.handler is not None and envelope is not None and not box.stashed():
             what = f"reply of {actor} to {envelope.type}"
             reply = actor.host.checked(turn.handler.reply(type_of(envelope)).encode(value, what), what)
@@ -91,6 +101,8 @@ def _finished(actor: ActorActivation, turn: Handling, value: Any, writes: list[W
 def _settle(actor: ActorActivation, envelope: Envelope, kind: str, status: EntryStatus, outcome: bytes) -> Entry:
     """It waits no more; the event that says what became of it."""
     actor.mailbox.remove(envelope)
+    actor.proved = True
+    actor.handled += 1
     actor.host.cast.forget_tries(actor, envelope.id)
     entry = actor.log(kind, name=envelope.type, outcome=outcome)
     return entry._replace(status=status, input=envelope.body, ref=envelope.key)
@@ -117,10 +129,12 @@ async def _look_up(actor: ActorActivation, effects: list[Effect], writes: list[W
         actor.commit(writes)
 
 
-def acknowledge(actor: ActorActivation, envelope: Envelope, writes: list[Write]) -> bool:
+def acknowledge(actor: ActorActivation, turn: Handling, envelope: Envelope, writes: list[Write]) -> bool:
     """Nobody wants it."""
     actor.mailbox.remove(envelope)
     writes.append(Consume(envelope.id, None))
+    if turn.entries:
+        actor.next_round(writes)
     return True
 
 
@@ -154,6 +168,8 @@ def failed(actor: ActorActivation, turn: Handling, error: BaseException, writes:
     if isinstance(decision, TryAgain):
         log.warning("%s failed at %s (%s); again in %.1f s", actor, turn.name, said, decision.delay_s)
         actor.blocked = True
+        if turn.entries:
+            actor.host.cast.again(actor, turn.number)
         actor.commit_then(writes, lambda: actor.try_again(decision.delay_s, reload=turn.entries))
         return False
     log.error("%s gave up %s: %s", actor, turn.name, said)
@@ -173,6 +189,21 @@ def _give_up(actor: ActorActivation, turn: Handling, envelope: Envelope, error: 
     writes.append(SetDead(envelope.id, answer))
     writes.extend(actor.host.reply(envelope, answer))
     actor.effects.again(envelope, writes)
+
+
+def message_of(actor: ActorActivation, envelope: Envelope) -> Message[Any] | None:
+    """What is handled: a user's message, or what the system tells as one; None if nobody wants that.
+
+    Raises:
+        UnknownMessage, Undecodable: Today's classes cannot read it.
+    """
+    if envelope.type == "~child":
+        end = notice.decode(envelope.body, "end of a watched one")
+        message: Message[Any] = Terminated(end["of"], end["status"])
+        return message if actor.kind.handler_of(Terminated) is not None else None
+    if envelope.type.startswith("~"):
+        return None
+    return decode_message(envelope.type, envelope.body)
 
 
 def type_of(envelope: Envelope) -> type[Any]:

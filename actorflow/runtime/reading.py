@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actorflow.errors import BadDefinition
+from actorflow.errors import BadDefinition, UnknownMessage
 from actorflow.failures import failed_answer
 from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import Broken, Finished
 from actorflow.kernel.turn import Turn
 from actorflow.kind import Fields
-from actorflow.message import decode_message
+from actorflow.message import decode_message, resolve
 from actorflow.records import Address, Consume, Envelope, Run, Write
-from actorflow.runtime.outcomes import type_of
 
 if TYPE_CHECKING:
     from actorflow.runtime.handling import ActorActivation
     from actorflow.runtime.host import Host
+
+
+READS = "readonly handler {} changed a field, sent something, or called a step. Make it a plain @handler."
 
 
 def read(host: Host, of: Run, state: bytes, type_: str, body: bytes) -> bytes:
@@ -42,17 +44,18 @@ def read(host: Host, of: Run, state: bytes, type_: str, body: bytes) -> bytes:
     end = host.loop.hidden(turn.begin).end
     turn.drop()
     where = f"readonly handler {kind.name}.{handler.name}"
+    reads = READS.format(f"{kind.name}.{handler.name}")
     match end:
         case Finished(value, None):
             if box.effects or Fields(kind, instance).view() != state:
-                raise BadDefinition(f"{where} changed a field or sent something. Make it a plain @handler.")
+                raise BadDefinition(reads)
             return handler.reply(type(message)).encode(value, f"answer of {where}")
         case Finished(_, Exception() as error):
             raise error
         case Broken(reason):
             raise BadDefinition(f"{where}: {reason}")
         case _:
-            raise BadDefinition(f"{where} calls a step or asks. Make it a plain @handler.")
+            raise BadDefinition(reads)
 
 
 def read_beside(actor: ActorActivation) -> None:
@@ -75,5 +78,8 @@ def _anybody(_to: Address, _beside: int) -> None:
 def _is_read(actor: ActorActivation, envelope: Envelope) -> bool:
     if envelope.type.startswith("~") or (actor.handling is not None and envelope.id == actor.handling.number):
         return False
-    handler = actor.kind.handler_of(type_of(envelope))
+    try:
+        handler = actor.kind.handler_of(resolve(envelope.type))
+    except UnknownMessage:  # It is a dead letter when its turn has come.
+        return False
     return handler is not None and handler.readonly

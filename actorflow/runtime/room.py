@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 from actorflow.errors import MailboxFull
 from actorflow.failures import failed_answer
-from actorflow.records import Address, Envelope, Run, SetDead, Wake, Write
+from actorflow.kernel.journal import entry as new_entry
+from actorflow.policies.failure import FailureReport
+from actorflow.records import Address, Entry, Envelope, Identity, Run, SetDead, Wake, Write
+from actorflow.runtime import reports
 from actorflow.runtime.loops import Signal
 
 if TYPE_CHECKING:
@@ -29,19 +32,48 @@ def admit(host: Host, run: Run, envelope: Envelope, *, beside: int = 0) -> list[
     """What accepts this message; None if it is refused (or its sender waits)."""
     if not is_full(host, run, beside=beside):
         return [envelope, Wake(run.id, envelope.due_at or 0.0)]
-    why = failed_answer(MailboxFull(run.address, host.mailbox_max(run.kind)))
     match overflow(host, run.kind):
         case "drop_new":
-            return [envelope._replace(state="dead", answer=why)]
+            return dropped(host, run, envelope)
         case "drop_oldest":
             activation = host.resident.get(run.id)
             oldest = None if activation is None else activation.droppable()
             if activation is None or oldest is None:
-                return [envelope._replace(state="dead", answer=why)]
+                return dropped(host, run, envelope)
             activation.mailbox.remove(oldest)
-            return [SetDead(oldest.id, why), envelope, Wake(run.id, envelope.due_at or 0.0)]
+            host.cast.dropping[oldest.id] = oldest
+            why, event = _lost(host, run, oldest)
+            return [SetDead(oldest.id, why), event, *host.reply(oldest, why), envelope, Wake(run.id, envelope.due_at or 0.0)]
         case _:
             return None
+
+
+def keep(host: Host, message: int) -> None:
+    """The commit that was to drop that message was refused."""
+    envelope = host.cast.dropping.pop(message, None)
+    activation = None if envelope is None else host.resident.get(envelope.run)
+    if envelope is not None and activation is not None:
+        activation.mailbox.keep(envelope)
+        activation.serve()
+
+
+def dropped(host: Host, run: Run, envelope: Envelope) -> list[Write]:
+    """What says that this message was not taken in: it is a dead letter."""
+    why, event = _lost(host, run, envelope)
+    return [envelope._replace(state="dead", answer=why), event]
+
+
+def _lost(host: Host, run: Run, envelope: Envelope) -> tuple[bytes, Entry]:
+    """The answer to a message for which there was no room, and the event."""
+    full = MailboxFull(run.address, host.mailbox_max(run.kind))
+    report = reports.encode(
+        FailureReport(
+            failure="transient", reason=None, what=str(full), where=str(run.address), remedy="Send it again, with room."
+        )
+    )
+    what = Identity("", envelope.type, envelope.id)
+    event = new_entry(run.id, run.round, "dead", what, at=host.clock.wall(), status="failed", input=envelope.body, outcome=report)
+    return failed_answer(full), event._replace(ref=envelope.key)
 
 
 async def wait(host: Host, to: Address) -> bool:

@@ -51,7 +51,8 @@ class Runtime(Front):
         limits: Every bound.
         clock, chance: Time and chance, for tests.
         store: A store object instead of the one that *url* names.
-        tree: Supervisors of actors that are always there. They start in order before `async with` goes on, and stop last.
+        tree: Supervisors of actors that are always there. They start in order before `async with` goes on, and stop in
+            reverse order when it ends, each child in its own time, all in `limits.drain_s`.
         socket: Whether a `Client` in another process can reach it (a store in a file only).
         watchdog: How long the event loop may stand still before a warning says who holds it; at least 10 ms. None is
             without, and so is any *clock* but the machine's.
@@ -61,6 +62,7 @@ class Runtime(Front):
 
     Raises (on entry):
         StoreBusy, StoreBroken, StoreTooNew, StoreUnavailable: The store cannot be had; nothing was written.
+        Exception: What kept a child of *tree* from starting. Those already up were stopped, the store is given back.
     """
 
     def __init__(
@@ -285,11 +287,17 @@ class Runtime(Front):
     # --- what a service does --------------------------------------------------------------------------------------------
 
     def tree(self) -> TreeNode:
-        """The live tree: every supervisor and static child, what it is doing, and what it has left."""
+        """The live tree: every supervisor and static child, what it is doing, and what it has left.
+
+        A value of this moment. Of a child that is not in memory it knows neither mail nor size.
+        """
         return self._running().cast.tree.shown()
 
     def stop_child(self, name: str) -> None:
-        """Stop a static child ("kind/key") or a supervisor; it stays down until `start_child`, or a restart of its group.
+        """Ask that a static child ("kind/key") or a supervisor stops; `tree()` shows when it has.
+
+        It stays down until `start_child`, a restart of its group, or the next runtime: nothing of this is durable. What is
+        down already stays so.
 
         Raises:
             LookupError: The tree has no such child.
@@ -297,10 +305,14 @@ class Runtime(Front):
         self._running().cast.tree.stop_child(name)
 
     def start_child(self, name: str) -> None:
-        """Start a static child or supervisor that is down.
+        """Ask that a static child or supervisor that is down starts; `tree()` shows what came of it.
+
+        If it fails to start it stays down, and no restart is counted. A supervisor begins with a new budget. What is up
+        already stays so.
 
         Raises:
             LookupError: The tree has no such child.
+            InvalidState: Its supervisor is down, so start that; or it is temporary and has ended.
         """
         self._running().cast.tree.start_child(name)
 

@@ -7,7 +7,17 @@ from collections.abc import Callable
 import anyio
 
 from actorflow.codec import RecordCoder
-from actorflow.errors import AskTimeout, CallCycle, KeyTaken, MailboxFull, RunEnded, RunEnding, StoreStopped, UnknownRun
+from actorflow.errors import (
+    ActorPaused,
+    AskTimeout,
+    CallCycle,
+    KeyTaken,
+    MailboxFull,
+    RunEnded,
+    RunEnding,
+    StoreStopped,
+    UnknownRun,
+)
 from actorflow.failures import split_answer
 from actorflow.kernel.outbox import Post
 from actorflow.records import ENDED, Commit, Consume, Entry, EntryStatus, Envelope, Run, Wake, Write
@@ -46,6 +56,8 @@ class Sending(Call):
             return self.failed(RunEnded(target.address, target.status)), []
         if target.status == "undoing":
             return self.failed(RunEnding(target.address)), []
+        if envelope.reply_to is not None and target.status == "paused":
+            return self.failed(ActorPaused(target.address, target.reason or "", None)), []
         depth_max = host.mailbox_max(target.kind)
         if host.depth(target.id) >= depth_max:
             return self.failed(MailboxFull(target.address, depth_max)), []
@@ -146,6 +158,15 @@ class Asking(Waiting):
             self.ask(self._send)
         else:
             super().begin()
+            if self.key not in self.activation.host.asks.get(self.activation.run.id, {}):
+                self.ask(self._edge)
+
+    async def _edge(self) -> None:
+        """It was asked in an earlier life: who waits for whom is known in memory only."""
+        host = self.activation.host
+        target = await host.find(self.request.to)
+        if target is not None and self.activation.calls.get(self.asked) is self:
+            host.asks.setdefault(self.activation.run.id, {})[self.key] = target.id
 
     async def _send(self) -> None:
         host, activation, request = self.activation.host, self.activation, self.request
@@ -159,7 +180,13 @@ class Asking(Waiting):
             activation.record(self.asked, self.failed(CallCycle(cycle)))
             return
         envelope = host.envelope(
-            target.id, request.type, request.body, key=self.key, sender=str(activation), reply_to=activation.run.id
+            target.id,
+            request.type,
+            request.body,
+            key=self.key,
+            sender=str(activation),
+            reply_to=activation.run.id,
+            expires_at=host.clock.wall() + request.within_s if host.cast.is_actor(request.to.kind) else None,
         )
         earlier = await host.store.message(target.id, self.key)
         if activation.calls.get(self.asked) is not self or activation.stopping is not None:

@@ -72,9 +72,54 @@ def _inside(branch: str, scopes: Iterable[str]) -> bool:
     return any(branch == scope or branch.startswith((scope + "/", scope + ".")) for scope in scopes)
 
 
-def violations(rows: Sequence[Rows]) -> list[str]:
-    """What must hold at any moment, just after a crash, too."""
-    return [f"{each}: {line}" for each in rows for rule in (_twice, _after_close, _after_end, _asleep) for line in rule(each)]
+def violations(rows: Sequence[Rows], actors: Sequence[type[Actor]] = ()) -> list[str]:
+    """What must hold at any moment, just after a crash, too.
+
+    Args:
+        rows: Of all runs and actors.
+        actors: Their classes. A message that waits may be stashed only where a handler of its class stashes.
+    """
+    stashing = {actor.__kind_info__().name for actor in actors if _stashes(actor.__kind_info__())}
+    rules = (_twice, _after_close, _after_end, _asleep, _turns, _handled)
+    found = [f"{each}: {line}" for each in rows for rule in rules for line in rule(each)]
+    found.extend(f"{each}: {line}" for each in rows if each.run.kind not in stashing for line in _forgotten(each))
+    return found
+
+
+def _stashes(kind: Kind) -> bool:
+    return any("stash" in handler.fn.__code__.co_names for handler in (kind.handlers or {}).values())
+
+
+def _turns(rows: Rows) -> Iterable[str]:
+    """An actor has at most one open turn, and what is recorded of it comes after its beginning."""
+    if not rows.run.actor:
+        return
+    of_round = [e for _, e in rows.loaded.entries]
+    turns = [e for e in of_round if e.kind == "turn"]
+    if len(turns) > 1:
+        yield f"{len(turns)} turns are open: {', '.join(e.name for e in turns)}"
+    if of_round and of_round[0].kind != "turn":
+        yield f"{of_round[0].kind} {of_round[0].identity} is of no turn"
+
+
+def _handled(rows: Rows) -> Iterable[str]:
+    """A message with a key is handled once, and then waits no more."""
+    if not rows.run.actor:
+        return
+    handled = Counter(e.ref for _, e in rows.past if e.kind == "handled" and e.ref is not None)
+    yield from (f"message {key!r} was handled {count} times" for key, count in handled.items() if count > 1)
+    yield from (f"message {e.key!r} was handled, and waits" for e in rows.loaded.mailbox if e.key in handled)
+
+
+def _forgotten(rows: Rows) -> Iterable[str]:
+    """Whoever has mail, and no turn under way, will look at it in time."""
+    if not rows.run.actor or rows.run.status != "waiting" or any(e.kind == "turn" for _, e in rows.loaded.entries):
+        return
+    for message in rows.loaded.mailbox:
+        if message.type == "~watch":
+            continue
+        if rows.run.wake_at is None or rows.run.wake_at > (message.due_at or 0.0):
+            yield f"{message.type} waits since {message.sent_at} for {message.due_at}, and it would wake at {rows.run.wake_at}"
 
 
 def _twice(rows: Rows) -> Iterable[str]:

@@ -24,7 +24,7 @@ from actorflow.attempt import current_step
 from actorflow.clock import Chance, Clock
 from actorflow.errors import RunEnded, RunPaused, StoreUnavailable
 from actorflow.policies.limits import Limits
-from actorflow.records import ENDED, Address, Run, RunQuery
+from actorflow.records import ENDED, Address, Entry, Run, RunQuery
 from actorflow.runtime import Runtime
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
@@ -54,13 +54,20 @@ class World:
         return any(
             entry.kind == "step"
             and seq not in data.aside
-            and key == f"{data.store_id}/{self._of(data.runs[entry.run])}/{entry.round}/{entry.branch}/{entry.name}/{entry.n}"
+            and entry.name in key
+            and key == f"{data.store_id}/{self._scope(data.runs[entry.run], entry)}/{entry.branch}/{entry.name}/{entry.n}"
             for seq, entry in data.entries.items()
         )
 
-    @staticmethod
-    def _of(run: Run) -> str:
-        return f"{run.kind}/{run.key}"
+    def _scope(self, run: Run, of: Entry) -> str:
+        """Where names of steps are unique: a round of a run, a message of an actor."""
+        scope = str(of.round)
+        if run.actor:
+            journal = self.memory._memory.journals[run.id]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            entries = (self.memory._memory.entries[seq] for seq in journal)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            turn = next(e for e in entries if e.kind == "turn" and e.round == of.round)
+            scope = f"m{int(turn.input or b'0')}" if turn.input != b"0" else scope
+        return f"{run.kind}/{run.key}/{scope}"
 
 
 _world: ContextVar[World] = ContextVar("actorflow_world")
@@ -128,7 +135,7 @@ async def tell(scenario: Scenario, lives: Sequence[Sequence[Fault]], *, downtime
         crashed, result = await _live(scenario, world, store)
         commits = max(commits, store.commits)
         rows = await _rows(world)
-        _none(violations(rows), "the rows are inconsistent")
+        _none(violations(rows, scenario.actors), "the rows are inconsistent")
         _none(world.recorded_first, "a recorded step ran again")
         if not crashed:
             break
@@ -140,7 +147,8 @@ async def tell(scenario: Scenario, lives: Sequence[Sequence[Fault]], *, downtime
     if scenario.expect is not None:
         scenario.expect(world, rows)
     # An undo's key names the entry that it undoes by its place in the store, which depends on what else was recorded.
-    effects = frozenset(re.sub(r"~undo/\d+", "~undo", key) for key in world.effects)
+    # Likewise the number of a message, by which the steps of its handler are named.
+    effects = frozenset(re.sub(r"/m\d+/", "/m/", re.sub(r"~undo/\d+", "~undo", key)) for key in world.effects)
     return Outcome(result, commits, effects, world.crashes)
 
 
