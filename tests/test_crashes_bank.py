@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -14,7 +14,7 @@ from actorflow.testing.clock import Backend
 from actorflow.testing.faults import Fault
 from actorflow.testing.scenario import Scenario, World, effect, play, world
 
-ACCOUNTS = ("a", "b", "c", "d")
+ACCOUNTS: tuple[str, ...] = ("a", "b", "c", "d")
 START = 100
 PROGRAMS = 12
 LIVES = 3
@@ -150,19 +150,18 @@ def scenario(seed: int, *, limits: Limits) -> Scenario:
 
     def seen_before() -> dict[str, Any]:
         marks = world().marks
-        found = next((mark for mark in marks if isinstance(mark, dict)), None)
-        if found is None:
-            marks.append(found := {})
-        return found
+        if not marks:  # The first of them, before any account has left a mark of its own.
+            marks.append(dict[str, Any]())
+        return cast("dict[str, Any]", marks[0])
 
     async def script(runtime: Runtime, world: World) -> Any:
+        answers = seen_before()
         chance = random.Random(seed + world.crashes)
         async with anyio.create_task_group() as group:
             for n in range(len(moves)):
                 group.start_soon(one, runtime, n)
                 if chance.random() < 0.5:
                     await anyio.sleep(chance.random())
-        answers = seen_before()
         paid = {f"t{n}" for n in range(len(moves)) if answers[f"t{n}"] not in ("Abort", "HandlerFailed")}
         balances: dict[str, int] = {}
         received: list[str] = []
@@ -174,7 +173,7 @@ def scenario(seed: int, *, limits: Limits) -> Scenario:
             await anyio.sleep(1.0)
         await anyio.sleep(5.0)
         received = [of for key in ACCOUNTS for of in await runtime.at(Account, key).ask(Received())]
-        model = dict.fromkeys(ACCOUNTS, START)
+        model: dict[str, int] = dict.fromkeys(ACCOUNTS, START)
         for n, (source, target, amount, _) in enumerate(moves):
             if f"t{n}" in paid:
                 model[source] -= amount

@@ -15,10 +15,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actorflow.errors import ActorflowError, AskExpired, BadDefinition, HandlerTimeout, MailboxFull, StoreError, UnknownMessage
+from actorflow.errors import ActorflowError, AskExpired, HandlerTimeout, MailboxFull, StoreError, UnknownMessage
 from actorflow.kernel.mailbox import depth
 from actorflow.kernel.outbox import Outbox
-from actorflow.kernel.requests import Again, Broken, Closing, Finished, Stretch
+from actorflow.kernel.requests import Again, Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
 from actorflow.kind import Fields, Kind
 from actorflow.policies.handling import failed_at
@@ -29,8 +29,6 @@ from actorflow.runtime.effects import Effects
 from actorflow.runtime.mail import Mail
 from actorflow.runtime.outcomes import Handling
 from actorflow.runtime.reading import read_beside
-from actorflow.step import StepCall
-from actorflow.verbs import Ask, ResultOf
 
 if TYPE_CHECKING:
     from actorflow.runtime.host import Host
@@ -260,12 +258,7 @@ class ActorActivation(Activation):
         self.go(stretch, writes)
 
     def go(self, stretch: Stretch, writes: list[Write]) -> None:
-        foreign = next(
-            (asked for asked in stretch.asks if not isinstance(asked.request, StepCall | Ask | ResultOf | Closing)), None
-        )
-        if foreign is not None:
-            stretch.asks, stretch.end = [], Broken(BadDefinition(f"{foreign.request.kind} is a verb of workflows"))
-        super().go(stretch, writes)
+        super().go(outcomes.allowed(stretch), writes)
 
     def _time_out(self) -> None:
         turn = self.handling
