@@ -121,8 +121,8 @@ class Asking(Waiting):
         if target is None:
             activation.record(self.asked, self.failed(UnknownRun(request.to)))
             return
-        if (cycle := cycle(host, activation.run.id, target.id)) is not None:
-            activation.record(self.asked, self.failed(CallCycle(cycle)))
+        if (circle := cycle(host, activation.run.id, target.id)) is not None:
+            activation.record(self.asked, self.failed(CallCycle(circle)))
             return
         envelope = host.envelope(
             target.id,
