@@ -340,7 +340,7 @@ def test_actors_that_were_at_work_in_several_crashes_come_back_one_after_the_oth
         async with runtime(Account, AuditLog, store=crashed(store, 2)) as opened:
             await anyio.sleep(2)
             assert [await opened.at(Account, key).ask(Balance()) for key in keys] == [2] * 5
-            assert {run.crashes for run in (await opened.runs(kind="Account")).runs} == {0}
+            assert {run.crashes for run in (await opened.actors(kind="Account")).runs} == {0}
 
     virtual(backend, scenario)
 

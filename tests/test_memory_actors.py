@@ -772,6 +772,30 @@ def test_a_child_that_does_not_stop_in_time_is_cancelled(backend: Backend) -> No
 
 
 @both
+def test_a_static_child_is_kept_or_begins_anew_and_who_watches_it_is_told_when_it_stays_down(backend: Backend) -> None:
+    async def scenario() -> None:
+        tree = Supervisor("top", on={ConnectionError: "keep"}, children=[Child(Counter, "a")])
+        async with runtime(Owner, tree=[tree]) as opened:
+            a = opened.at(Counter, "a")
+            await opened.at(Owner, "o").ask(Note("a"))
+            await a.tell(Fail("connection"))
+            assert await a.ask(Add(1), within="1m") == 101
+            await a.tell(Fail("bug"))
+            assert await a.ask(Add(1), within="1m") == 1
+            child = opened.tree().children[0].children[0]
+            assert (child.state, child.restarts) == ("running", 1)
+            assert seen == []
+            opened.stop_child("Counter/a")
+            await a.tell(Add(1))
+            await anyio.sleep(1)
+            assert seen == ["Counter/a stopped"]
+            child = opened.tree().children[0].children[0]
+            assert (child.state, child.mailbox) == ("down", 1)
+
+    virtual(backend, scenario)
+
+
+@both
 def test_a_runtime_that_closes_lets_them_handle_what_waits(backend: Backend) -> None:
     async def scenario() -> None:
         async with runtime(Counter, Bridge, Ledger) as opened:

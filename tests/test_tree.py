@@ -15,7 +15,6 @@ from actorflow import (
     Abort,
     Actor,
     ActorPaused,
-    AskTimeout,
     Child,
     HandlerFailed,
     Limits,
@@ -382,8 +381,8 @@ def test_what_waits_for_a_child_that_is_down_is_handled_when_it_is_up_and_does_n
             await until(lambda: states(opened, "a") == ["down"])
             for _ in range(4):
                 await a.tell(Add(10))
-            with pytest.raises(AskTimeout):
-                await a.ask(Total(), within="5s")
+            assert await a.ask(Total()) == 1
+            await a.tell(Add(10))
             with pytest.raises(MailboxFull):
                 await a.tell(Add(10))
             await anyio.sleep(100)
@@ -391,7 +390,7 @@ def test_what_waits_for_a_child_that_is_down_is_handled_when_it_is_up_and_does_n
             assert Address("Member", "a") not in host_of(opened).by_address
             opened.start_child("Member/a")
             await until(lambda: states(opened, "a") == ["running"])
-            assert await a.ask(Add(1)) == 42
+            assert await a.ask(Add(1)) == 52
 
     virtual(backend, scenario)
 

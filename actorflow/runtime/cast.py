@@ -88,9 +88,10 @@ class Cast:
         try:
             return kind.encode(kind.cls() if given is None or isinstance(given, type) else given)
         except Exception as error:  # (whatever a default, a factory or a validator raises)
+            why = "has fields without defaults" if isinstance(error, TypeError) else "cannot be made of nothing"
             raise BadDefinition(
-                f"{to} cannot be made by writing to it: {kind.name} cannot be made of nothing ({error}). Give its fields "
-                f"defaults that do, or start it as a static child, Child({kind.cls.__qualname__}(...), {to.key!r})."
+                f"{to} cannot be made by writing to it: {kind.name} {why} ({error}). Give its fields defaults that do, or start "
+                f"it as a static child, Child({kind.cls.__qualname__}(...), {to.key!r})."
             ) from error
 
     async def make(self, to: Address, fields: bytes) -> None:

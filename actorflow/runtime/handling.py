@@ -32,12 +32,11 @@ from actorflow.records import (
     Refusal,
     RunStatus,
     SetAsideEntries,
-    SetRound,
     Write,
 )
 from actorflow.runtime import outcomes, parting, reports
-from actorflow.runtime.activation import Activation
 from actorflow.runtime.effects import Effects
+from actorflow.runtime.keeping import Keeping
 from actorflow.runtime.mail import Mail
 from actorflow.runtime.outcomes import Handling
 from actorflow.runtime.reading import read_beside
@@ -55,7 +54,7 @@ HANDLED_MAX = 256
 """Messages of one round: to load an actor, the log of its round is looked through."""
 
 
-class ActorActivation(Activation):
+class ActorActivation(Keeping):
     """An actor in memory."""
 
     def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
@@ -65,11 +64,9 @@ class ActorActivation(Activation):
         self.busy = (
             0 if opened is None else int(opened.input or b"0")
         )  #: the message of a turn with entries, done or to be resumed
-        self.state_bytes: bytes = self._fields_at_start  #: the fields as they are durable, or about to be
         self.effects: Effects = Effects(self)
         self.started = False  #: `on_start` is done
         self._announced = False  #: and durable
-        self.written_bytes = self._durable = self.state_bytes
         self.instance: Any = None
         self.stashed: set[int] = set()
         self.blocked = False  #: the next turn must wait: for a restart, a retry, or to learn where a message goes
@@ -155,10 +152,6 @@ class ActorActivation(Activation):
     def between_turns(self) -> bool:
         """True if no turn is open, nothing is on its way to the store, and it may begin the next one."""
         return self.handling is None and not self.inflight and not self.blocked and self.stopping is None and self.started
-
-    @property
-    def fields_bytes(self) -> bytes:
-        return self.state_bytes
 
     def droppable(self) -> Envelope | None:
         return next((e for e in self.mailbox.waiting.values() if e.id != self.busy and depth((e,))), None)
@@ -277,6 +270,9 @@ class ActorActivation(Activation):
             self._late = self.host.deadlines.after(turn.handler.timeout_s, self._time_out)
         self.go(stretch, writes)
 
+    def go(self, stretch: Stretch, writes: list[Write]) -> None:
+        super().go(outcomes.allowed(stretch), writes)
+
     def _time_out(self) -> None:
         turn = self.handling
         if turn is not None and turn.handler is not None and self.stopping is None:
@@ -329,28 +325,7 @@ class ActorActivation(Activation):
     def unstash(self) -> None:
         self.stashed.clear()
 
-    def durable_bytes(self) -> bytes:
-        """The fields as they are known to be durable."""
-        if not self.inflight:
-            self._durable = self.written_bytes
-        return self._durable
-
     # --- commits --------------------------------------------------------------------------------------------------------
-
-    def write_state(self, writes: list[Write]) -> None:
-        """The fields, if they are not as they were last written."""
-        if self.state_bytes != self.written_bytes:
-            self.written_bytes = self.state_bytes
-            writes.append(SetRound(self.run.id, self.round, self.state_bytes))
-
-    def next_round(self, writes: list[Write]) -> None:
-        """The entries of this turn are history."""
-        self.durable_bytes()
-        self.round += 1
-        self.scope = self.scope.rpartition("/")[0] + f"/{self.round}"
-        self.handled = self.busy = 0
-        self.written_bytes = self.state_bytes
-        writes.append(SetRound(self.run.id, self.round, self.state_bytes))
 
     def commit(self, writes: list[Write]) -> None:
         self.commit_then(writes, self._go_on)

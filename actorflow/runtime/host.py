@@ -188,18 +188,6 @@ class Host:
         self.asks.get(envelope.reply_to, {}).pop(envelope.key or "", None)
         return self.notice("~reply", envelope.reply_to, envelope.key or "", *split_answer(answer))
 
-    def cycle(self, asker: int, target: int) -> list[str] | None:
-        """The circle that this ask would close, or None."""
-        seen, todo = {asker}, [(target, [asker, target])]
-        while todo:
-            run, trail = todo.pop()
-            if run == asker:
-                return [str(self.resident[r].run.address) if r in self.resident else str(r) for r in trail]
-            if run not in seen:
-                seen.add(run)
-                todo.extend((nxt, [*trail, nxt]) for nxt in self.asks.get(run, {}).values())
-        return None
-
     # --- who is in memory -----------------------------------------------------------------------------------------------
 
     def add(self, activation: Activation) -> None:

@@ -17,13 +17,15 @@ from actorflow.acting import Terminated
 from actorflow.errors import ActorflowError, BadDefinition
 from actorflow.failures import failed_answer
 from actorflow.kernel.outbox import Effect
-from actorflow.kernel.requests import Again, Broken, Finished
+from actorflow.kernel.requests import Again, Broken, Closing, Finished, Stretch
 from actorflow.message import Message, decode_message, resolve
 from actorflow.policies.handling import Answer, TryAgain, after_failure
 from actorflow.records import Consume, Entry, EntryStatus, Envelope, Event, SetDead, Write
 from actorflow.runtime import reports
 from actorflow.runtime.reading import READS
 from actorflow.runtime.sending import notice
+from actorflow.step import StepCall
+from actorflow.verbs import Ask, ResultOf
 
 if TYPE_CHECKING:
     from actorflow.handler import Handler
@@ -55,6 +57,14 @@ class Handling:
 def opened(events: Sequence[Event]) -> Entry | None:
     """What names the message of the turn that was under way, if one was."""
     return next((entry for _, entry in events if entry.kind == "turn"), None)
+
+
+def allowed(stretch: Stretch) -> Stretch:
+    """The stretch of a handler, ended if it asks for what only a workflow may."""
+    foreign = next((asked for asked in stretch.asks if not isinstance(asked.request, StepCall | Ask | ResultOf | Closing)), None)
+    if foreign is not None:
+        stretch.asks, stretch.end = [], Broken(BadDefinition(f"{foreign.request.kind} is a verb of workflows"))
+    return stretch
 
 
 def ended(actor: ActorActivation, turn: Handling, end: Finished | Again | Broken, writes: list[Write]) -> bool:

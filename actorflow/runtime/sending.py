@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -23,6 +24,9 @@ from actorflow.kernel.outbox import Post
 from actorflow.records import ENDED, Commit, Consume, Entry, EntryStatus, Envelope, Run, Wake, Write
 from actorflow.runtime.calls import Call, Waiting
 from actorflow.verbs import Ask, Tell
+
+if TYPE_CHECKING:
+    from actorflow.runtime.host import Host
 
 notice: RecordCoder = RecordCoder({"of": str, "status": str, "outcome": str | None})
 """The body of what the system tells a run: "~child" (a run that it waits for ended) and "~reply" (an ask was answered)."""
@@ -176,8 +180,8 @@ class Asking(Waiting):
         if target is None:
             activation.record(self.asked, self.failed(UnknownRun(request.to)))
             return
-        if (cycle := host.cycle(activation.run.id, target.id)) is not None:
-            activation.record(self.asked, self.failed(CallCycle(cycle)))
+        if (circle := cycle(host, activation.run.id, target.id)) is not None:
+            activation.record(self.asked, self.failed(CallCycle(circle)))
             return
         envelope = host.envelope(
             target.id,
@@ -235,3 +239,16 @@ class Asking(Waiting):
         answer = self.activation.look(self)
         timeout = self.failed(AskTimeout(self.request.to, self.request.within_s), status="timeout")
         self.activation.record(self.asked, *(answer or (timeout, [])))
+
+
+def cycle(host: Host, asker: int, target: int) -> list[str] | None:
+    """The circle that this ask would close, or None."""
+    seen, todo = {asker}, [(target, [asker, target])]
+    while todo:
+        run, trail = todo.pop()
+        if run == asker:
+            return [str(host.resident[r].run.address) if r in host.resident else str(r) for r in trail]
+        if run not in seen:
+            seen.add(run)
+            todo.extend((nxt, [*trail, nxt]) for nxt in host.asks.get(run, {}).values())
+    return None
