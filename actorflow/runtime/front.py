@@ -84,11 +84,13 @@ class Front:
         Filters: kind, status, reason, key_prefix, created_after, created_before, limit (up to 1,000). Actors have a list of
         their own, `actors`: there may be a million of them beside ten runs. A `RunQuery` with `actor=None` finds both.
         """
-        return await self.operations.runs(query or RunQuery(**{"actor": False, **filters}))
+        wanted: dict[str, Any] = {"actor": False, **filters}
+        return await self.operations.runs(query or RunQuery(**wanted))
 
     async def actors(self, query: RunQuery | None = None, /, **filters: Any) -> Page:
         """Actors that match, newest first, as `runs` does it; `status="idle"` are those for which nothing waits."""
-        return await self.operations.runs(query or RunQuery(**{**filters, "actor": True}))
+        wanted: dict[str, Any] = {**filters, "actor": True}
+        return await self.operations.runs(query or RunQuery(**wanted))
 
     async def counts(self, *, actor: bool | None = False) -> dict[str, int]:
         """How many runs there are in each status; with `actor=True` how many actors, None is both."""

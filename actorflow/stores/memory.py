@@ -138,7 +138,7 @@ class MemoryStore:
         return _journal(self._data, run, lambda seq, _: seq > after)[:limit]
 
     async def latest(self, run: int, *, limit: int = 10) -> list[Event]:
-        events = sorted(_journal(self._data, run, lambda *_: True), key=lambda event: (event.entry.round, event.seq))
+        events = sorted(await self.history(run, limit=len(self._data.entries)), key=lambda event: (event.entry.round, event.seq))
         return events[-limit:] if limit else []
 
     async def death(self, run: int, message: int) -> Event | None:
