@@ -26,7 +26,7 @@ class _Telling(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def _listening() -> Iterator[None]:
-    handler = _Telling()
+    handler = _Telling(logging.WARNING)  # Another test may have turned on what the service tells beside.
     logging.getLogger("actorflow").addHandler(handler)
     for each in (tasks, groups, told):
         each.clear()
