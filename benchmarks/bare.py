@@ -15,8 +15,9 @@ from typing import Any
 
 import aiosqlite
 
-RUN = """insert into run(id, kind, key, status, round, crashes, seed, wake_at, detached, created_at, updated_at, input, input_crc)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+RUN = """insert into run(id, kind, key, actor,
+status, round, crashes, seed, wake_at, detached, created_at, updated_at, input, input_crc)
+values (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 ENTRY = """insert into entry(run, round, kind, branch, name, n, status, attempt, at, due_at, input, outcome, ref, crc)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 END = "update run set status = ?, wake_at = null, updated_at = ?, outcome = ?, outcome_crc = ?, ended_at = ? where id = ?"
