@@ -148,11 +148,12 @@ async def runtime(**options: Any) -> AsyncIterator[Runtime]:
 
 async def stall_of(opened: Runtime, who: str) -> Stall:
     """Wait until it is over and known. Others may have been noticed before: the machine that tests run on may be busy."""
-    while True:
-        for stall in opened.stalls():
-            if stall.who == who:
-                return stall
-        await anyio.lowlevel.checkpoint()
+    with anyio.fail_after(30):
+        while True:
+            for stall in opened.stalls():
+                if stall.who == who:
+                    return stall
+            await anyio.lowlevel.checkpoint()
 
 
 WHO = {
@@ -213,12 +214,12 @@ class Peek(Message[int], kind="peek-of-watchdog"): ...
 class Blocking(Actor):
     @handler
     async def compute(self, m: Slow) -> int:
-        time.sleep(0.2)  # noqa: ASYNC251  (it blocks on purpose)
+        block()
         return 1
 
     @handler(readonly=True)
     async def look(self, m: Peek) -> int:
-        time.sleep(0.2)  # noqa: ASYNC251  (it blocks on purpose)
+        block()
         return 1
 
 

@@ -152,7 +152,7 @@ def _actor(local: Any, above: Sequence[FrameType]) -> Named:
 
 
 def _read(local: Any, _: Sequence[FrameType]) -> Named:
-    return f"{local['actor']} in handler {local['handler'].name}", _SMALL
+    return f"{local['of'].address} in handler {local['handler'].name}", _SMALL
 
 
 def _looping(local: Any, _: Sequence[FrameType]) -> Named:
