@@ -6,7 +6,7 @@ begins with "~") are never bound by the depth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from actorflow.records import EVERY, TIMER, Envelope
 
@@ -75,13 +75,25 @@ class Mailbox:
         for tell in freed:
             tell()
 
-    def oldest(self, wanted: Callable[[Envelope], bool], *, now: float, unbound: bool = False) -> Envelope | None:
-        """The oldest message that may be seen at *now* and is wanted; with *unbound* one that the bound does not count."""
-        for envelope in (self.unbound if unbound else self.waiting).values():
-            if (envelope.due_at is None or envelope.due_at <= now) and wanted(envelope):
-                return envelope
-        return None
+    def oldest(self, wanted: Callable[[Envelope], bool], *, now: float) -> Envelope | None:
+        """The oldest message that may be seen at *now* and is wanted."""
+        return _oldest(self.waiting, wanted, now)
+
+    def oldest_ahead(self, *, now: float) -> Envelope | None:
+        """The oldest message of the system, which goes ahead of all others, that may be seen at *now*."""
+        return _oldest(self.unbound, _goes_ahead, now)
 
     def next_due(self, *, now: float) -> float | None:
         """When the next delayed message may be seen."""
         return min((e.due_at for e in self.waiting.values() if e.due_at is not None and e.due_at > now), default=None)
+
+
+def _oldest(waiting: Mapping[int, Envelope], wanted: Callable[[Envelope], bool], now: float) -> Envelope | None:
+    for envelope in waiting.values():
+        if (envelope.due_at is None or envelope.due_at <= now) and wanted(envelope):
+            return envelope
+    return None
+
+
+def _goes_ahead(envelope: Envelope) -> bool:
+    return envelope.type in ("~child", "~reply")

@@ -51,6 +51,11 @@ BURST = 64  #: entries in one commit that were decided without waiting; more of 
 class Activation(Commits):
     """A run in memory."""
 
+    round: int
+    status: RunStatus
+    crashes: int
+    wake_at: float | None
+
     def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
         run = loaded.run
         super().__init__(host, run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Coroutine
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from actorflow.records import Entry, Write
 from actorflow.runtime import reports
 from actorflow.runtime.calls import Abandonable, Stopped
 from actorflow.runtime.performing import perform
-from actorflow.runtime.workers import Job
+from actorflow.runtime.workers import Job, Tell
 from actorflow.step import Step, StepCall
 
 if TYPE_CHECKING:
@@ -296,9 +297,11 @@ class Attempt(Abandonable):
 class Performance(Job):
     """One attempt of a step. What it needs is made when it begins: hundreds may stand in line."""
 
+    context: Context
+
     def __init__(self, attempt: Attempt) -> None:
         self.attempt: Attempt = attempt
-        self.tell = attempt.told
+        self.tell: Tell | None = attempt.told
 
     def make(self) -> Coroutine[Any, Any, Any]:
         attempt, step = self.attempt, self.attempt.step

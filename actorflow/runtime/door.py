@@ -28,6 +28,7 @@ from actorflow.runtime.reading import read
 
 if TYPE_CHECKING:
     from actorflow.handler import Handler
+    from actorflow.runtime.host import Host
     from actorflow.runtime.operators import Operators
 
 
@@ -35,8 +36,8 @@ class Door:
     """Accepts messages of clients."""
 
     def __init__(self, operators: Operators) -> None:
-        self.operators = operators
-        self.host = operators.host
+        self.operators: Operators = operators
+        self.host: Host = operators.host
 
     async def tell(self, to: Address, type_: str, body: bytes, *, key: str | None, after_s: float | None) -> None:
         """Durable on return."""

@@ -57,23 +57,32 @@ HANDLED_MAX = 256
 class ActorActivation(Keeping):
     """An actor in memory."""
 
+    busy: int
+    scope: str
+    turn: Turn
+    fields: Fields
+    events: Sequence[Event]
+    crashes: int
+    wake_at: float | None
+    aside: tuple[PauseReason, FailureReport | None] | None
+
     def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
         super().__init__(host, loaded, kind)
         self.handling: Handling | None = None  #: the turn that waits for a step or an ask
         opened = outcomes.opened(loaded.entries)
-        self.busy = (
-            0 if opened is None else int(opened.input or b"0")
-        )  #: the message of a turn with entries, done or to be resumed
+        #: The message of a turn with entries, done or to be resumed.
+        self.busy = 0 if opened is None else int(opened.input or b"0")
         self.effects: Effects = Effects(self)
-        self.started = False  #: `on_start` is done
+        self.started: bool = False  #: `on_start` is done
         self._announced = False  #: and durable
         self.instance: Any = None
         self.stashed: set[int] = set()
         self.blocked = False  #: the next turn must wait: for a restart, a retry, or to learn where a message goes
-        self.leaving = self.said_last = False
+        self.leaving: bool = False  #: it stops by itself
+        self.said_last: bool = False  #: `on_stop` is done
         self.proved = False  #: it has handled a message in this activation: so that one does not end the process
         self.handled = HANDLED_MAX  #: messages since its round began; those of earlier activations are not counted
-        self.expired_at = -math.inf
+        self.expired_at: float = -math.inf
         self._retry: Timer | None = None
         self._late: Timer | None = None
 
@@ -194,7 +203,7 @@ class ActorActivation(Keeping):
         if not self.mailbox.waiting:
             return None
         now = self._now()
-        return self.mailbox.oldest(_is_system, now=now, unbound=True) or self.mailbox.oldest(self._may_be_next, now=now)
+        return self.mailbox.oldest_ahead(now=now) or self.mailbox.oldest(self._may_be_next, now=now)
 
     def _now(self) -> float:
         return self.host.clock.wall()
@@ -381,8 +390,7 @@ class ActorActivation(Keeping):
         wake_at: float | None = 0.0
         if not self.mailbox.reserved and waits:
             dues = [w.due_at or 0.0 for w in writes if type(w) is Envelope and w.run == run and w.state == "pending"]
-            dues.extend(due for due in (self.mailbox.next_due(now=now),) if due is not None)
-            wake_at = min(dues, default=None)
+            wake_at = min((due for due in (self.mailbox.next_due(now=now), *dues) if due is not None), default=None)
         if (status, wake_at) != (self.status, self.wake_at):
             writes.append(self.state(status, wake_at=wake_at))
         if self.proven is not None and status == "waiting":
@@ -390,7 +398,3 @@ class ActorActivation(Keeping):
 
     def show(self, writes: list[Write]) -> None:
         """Its fields are written with each turn; there is no other view."""
-
-
-def _is_system(envelope: Envelope) -> bool:
-    return envelope.type in ("~child", "~reply")

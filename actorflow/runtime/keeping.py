@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 class Keeping(Activation):
     """An actor's snapshot."""
 
+    round: int
+    scope: str
     handled: int = 0  #: messages since its round began
     busy: int = 0  #: the message whose turn is open, as far as that is recorded
 
     def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
         super().__init__(host, loaded, kind)
         self.state_bytes: bytes = self._fields_at_start  #: the fields as they are durable, or about to be
-        self.written_bytes = self._durable = self.state_bytes
+        self.written_bytes: bytes = self.state_bytes  #: the fields as they were last written
+        self._durable = self.state_bytes
 
     @property
     def fields_bytes(self) -> bytes:

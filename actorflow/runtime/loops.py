@@ -192,9 +192,9 @@ class _TrioWait:
     __slots__ = ("lowlevel", "over", "task")
 
     def __init__(self, lowlevel: Any) -> None:
-        self.lowlevel = lowlevel
+        self.lowlevel: Any = lowlevel
         self.task: Any = None
-        self.over = False
+        self.over: bool = False
 
     def __await__(self) -> Generator[Any, Any, None]:
         if self.over:

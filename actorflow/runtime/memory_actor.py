@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from actorflow.runtime.serving import Serving
 from actorflow.runtime.tickets import Letter, Question, Tick
 
 if TYPE_CHECKING:
+    from actorflow.runtime.host import Host
     from actorflow.runtime.memory_actors import MemoryActors
 
 log: logging.Logger = logging.getLogger("actorflow")
@@ -41,9 +42,12 @@ BATCH = 64
 class MemoryActor(MemoryMailbox):
     """A memory-only actor. Its address is known as long as it is `live`."""
 
+    room: int
+    busy: bool
+
     def __init__(self, all_: MemoryActors, kind: Kind, address: Address, make: Callable[[], Any]) -> None:
         self.nearby: MemoryActors = all_
-        self.host = all_.host
+        self.host: Host = all_.host
         super().__init__(kind, address, self.host.mailbox_max(kind.name))
         self.timers: dict[str, Tick] = {}
         self.watchers: dict[Address, MemoryActor] = {}
@@ -53,17 +57,19 @@ class MemoryActor(MemoryMailbox):
         self.job: Serving | None = None
         self.beside: set[Serving] = set()  #: readonly handlers that run beside one that waits
         self.paused: ActorPaused | None = None
-        self.stash_current = self.leaving = False
-        self.noted = False  #: one of these was set while a handler ran, or it waited
-        self.box = AtOnce(self)
+        self.stash_current: bool = False
+        self.leaving: bool = False
+        self.noted: bool = False  #: one of these was set while a handler ran, or it waited
+        self.box: AtOnce = AtOnce(self)
         self.instance: Any = None
         self.make: Callable[[], Any] = make
-        self.active = self.looked_after = False  #: it did something since it was looked after; somebody will
+        self.active: bool = False  #: it did something since it was looked after
+        self.looked_after: bool = False  #: somebody does, and counts its idle time
         self._started = False
         self._stopped: Callable[[], object] | None = None  #: told, once, when it has stopped
         self._budget = Budget()
         self._reads = any(handler.readonly for handler in (kind.handlers or {}).values())
-        self.context = self.host.context.run(copy_context)
+        self.context: Context = self.host.context.run(copy_context)
         self.context.run(living.set, self)
         self.context.run(current.set, None)
 

@@ -71,6 +71,8 @@ class Sending(Call):
 class Telling(Sending):
     """`tell`: the message and the entry are one commit."""
 
+    tell_when_durable: Callable[[], object] | None
+
     async def decide(self) -> tuple[Entry, list[Write]]:
         request = self.asked.request
         assert isinstance(request, Tell)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actorflow.errors import HandlerTimeout
 from actorflow.runtime.tickets import Letter
-from actorflow.runtime.workers import Job
+from actorflow.runtime.workers import Job, Tell
 
 if TYPE_CHECKING:
     from actorflow.runtime.memory_actor import MemoryActor
@@ -23,6 +23,7 @@ START_TIMEOUT_S = 30.0
 class Serving(Job):
     """A job in which handlers of one actor run."""
 
+    tell: Tell | None
     late: bool = False  #: it was cancelled because its deadline had passed
     _timer: Timer | None = None
 

@@ -21,7 +21,7 @@ class Ticket:
     __slots__ = ("gone",)
 
     def __init__(self) -> None:
-        self.gone = False  #: nobody wants the message handled any more
+        self.gone: bool = False  #: nobody wants the message handled any more
 
     def handled(self, value: Any, handler: Handler, message: Message[Any]) -> None:
         """The handler returned."""
@@ -36,13 +36,14 @@ Letter = tuple[Message[Any], Handler, Ticket | None]
 class Question(Ticket):
     """An ask that waits for its reply."""
 
+    gone: bool
     __slots__ = ("error", "reply_form", "value", "wake", "what")
 
     def __init__(self, wake: Callable[[], object], reply_form: Any, what: str) -> None:
-        self.gone = False
-        self.wake = wake
-        self.reply_form = reply_form
-        self.what = what
+        super().__init__()
+        self.wake: Callable[[], object] = wake
+        self.reply_form: Any = reply_form
+        self.what: str = what
         self.value: Any = None
         self.error: Exception | None = None
 
@@ -62,11 +63,12 @@ class Question(Ticket):
 class Tick(Ticket):
     """A timer of the actor's own; its message is due when it has fired, and again when that was handled."""
 
+    gone: bool
     __slots__ = ("_actor", "_due", "_timer", "set_")
 
     def __init__(self, actor: MemoryActor, set_: SetTimer) -> None:
-        self.gone = False
-        self.set_ = set_
+        super().__init__()
+        self.set_: SetTimer = set_
         self._actor = actor
         self._due = actor.host.clock.monotonic() + set_.after_s
         self._timer: Timer = self._arm()

@@ -41,7 +41,7 @@ class Job:
     def __init__(self, call: Callable[[], Coroutine[Any, Any, Any]], context: Context, tell: Tell | None) -> None:
         self.call: Callable[[], Coroutine[Any, Any, Any]] = call
         self.context: Context = context
-        self.tell = tell
+        self.tell: Tell | None = tell
 
     def make(self) -> Coroutine[Any, Any, Any]:
         """What it performs; asked for when it begins."""
