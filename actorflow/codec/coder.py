@@ -22,6 +22,7 @@ PAYLOAD_BYTES_MAX = 1 << 20
 _IMMUTABLE = frozenset((str, int, bool, float, type(None)))
 
 _loads: Callable[[bytes], Any] = orjson.loads
+# What it returns keeps a buffer of 4 KiB or more for as long as it lives: `b"%b"` makes a copy of the right size.
 _dumps: Callable[[Any, None, int], bytes] = orjson.dumps
 _fast, _traced = Shapes(traced=False), Shapes(traced=True)
 _making = RLock()
@@ -45,7 +46,7 @@ class Coder(Generic[T]):
             NotEncodable: The value, or one inside it, would not come back as it is.
         """
         try:
-            return _dumps(value if type(value) is self._same else self._encode(value), None, OPTIONS)
+            return b"%b" % _dumps(value if type(value) is self._same else self._encode(value), None, OPTIONS)
         except Exception as error:  # noqa: BLE001  (fields may be properties, with any error)
             raise _not_encodable(self.form, value, what, error) from error.__cause__
 
@@ -126,7 +127,7 @@ class RecordCoder:
             self._check_names(values, what)
         try:
             written = values if as_is else {name: shape.encode(values[name]) for name, shape in self._shapes.items()}
-            return _dumps(written, None, OPTIONS)
+            return b"%b" % _dumps(written, None, OPTIONS)
         except Exception as error:
             for name, each in self._coders.items():
                 each.encode(values[name], f"{what}.{name}")

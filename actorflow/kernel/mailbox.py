@@ -6,7 +6,7 @@ begins with "~") are never bound by the depth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from actorflow.records import EVERY, TIMER, Envelope
 
@@ -27,10 +27,14 @@ NONE: frozenset[int] = frozenset()
 class Mailbox:
     """Pending envelopes, oldest first (dead letters that were sent again: last), as the store hands them out."""
 
-    def __init__(self, envelopes: Iterable[Envelope] = ()) -> None:
-        self.waiting: dict[int, Envelope] = {envelope.id: envelope for envelope in envelopes}  #: oldest first
-        self.unbound: dict[int, Envelope] = {e.id: e for e in self.waiting.values() if not is_bound(e)}  #: those of them
-        self._loaded = frozenset(self.waiting) if self.waiting else NONE
+    def __init__(self, envelopes: Sequence[Envelope] = ()) -> None:
+        self.waiting: dict[int, Envelope] = {}  #: oldest first
+        self.unbound: dict[int, Envelope] = {}  #: those of them that the bound does not count
+        self._loaded = NONE
+        if envelopes:
+            self.waiting.update((envelope.id, envelope) for envelope in envelopes)
+            self.unbound.update((e.id, e) for e in self.waiting.values() if not is_bound(e))
+            self._loaded = frozenset(self.waiting)
         self.reserved = 0  #: places of messages on their way into the store
         self.freed: tuple[Callable[[], object], ...] = ()  #: who is told, once, when a place becomes free
 

@@ -63,10 +63,11 @@ class Activation(Commits):
         self.address: Address = run.address
         self.scope: str = f"{host.lease.store_id}/{run.kind}/{run.key}/{run.round}"  #: of idempotency keys
         self.mailbox: Mailbox = Mailbox(loaded.mailbox)
-        self.cursors: dict[tuple[str, int], bytes | None] = {(cursor.branch, cursor.n): cursor.state for cursor in loaded.cursors}
-        self.children: dict[Address, int] = {child.address: child.id for child in loaded.children}
-        #: Asks that the code has taken and not yet answered.
-        self.unanswered: dict[int, Envelope] = unanswered(run.id, loaded.entries)
+        self.cursors: dict[tuple[str, int], bytes | None] = (
+            {(cursor.branch, cursor.n): cursor.state for cursor in loaded.cursors} if loaded.cursors else {}
+        )
+        self.children: dict[Address, int] = {child.address: child.id for child in loaded.children} if loaded.children else {}
+        self.unanswered: dict[int, Envelope] = unanswered(run.id, loaded.entries)  #: asks that the code has taken
         self.calls: dict[Asked, Call] = {}
         self.view: bytes = run.view if run.view is not None else (run.fields or run.input)
         self.stopping: str | None = None  #: why nothing new begins

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -303,9 +302,13 @@ class Performance(Job):
         self.attempt: Attempt = attempt
         self.tell: Tell | None = attempt.told
 
-    def make(self) -> Coroutine[Any, Any, Any]:
-        attempt, step = self.attempt, self.attempt.step
-        activation, asked = attempt.activation, attempt.asked
+    def ready(self) -> Context:
+        context = self.context = self.attempt.asked.context.copy()
+        return context
+
+    def enter(self) -> Any:
+        attempt = self.attempt
+        step, activation, asked = attempt.step, attempt.activation, attempt.asked
         journal = activation.turn.journal
         progress = journal.heartbeat(asked.identity) if journal.open else None
         info = StepInfo(
@@ -316,11 +319,12 @@ class Performance(Job):
             None if progress is None else _any.decode(progress, "heartbeat"),
             attempt.beat,
         )
-        context = self.context = asked.context.copy()
-        context.run(current.set, info)
+        current.set(info)
         arguments = attempt.request.copied_arguments()
-        if not step.is_async:
-            return context.run(perform, activation.host, step, arguments, partial(attempt.begun, info))
-        if step.timeout_s is not None:
-            attempt.begun(info)
-        return context.run(step.call, arguments)  # One frame less for most steps there are.
+        if step.is_async:  # One frame less for most steps there are.
+            if step.timeout_s is not None:
+                attempt.begun(info)
+            coro = self._coro = step.call(arguments)
+        else:
+            coro = self._coro = perform(activation.host, step, arguments, partial(attempt.begun, info))
+        return coro.send(None)

@@ -135,6 +135,11 @@ def _attempt(local: Any, _: Sequence[FrameType]) -> Named:
     return f"{attempt.activation} in the arguments or the outcome of step {attempt.step.name}", _STORED
 
 
+def _performance(local: Any, above: Sequence[FrameType]) -> Named:
+    entering = bool(above) and above[-1].f_code.co_qualname.startswith("StepCall.")
+    return _attempt(local, above) if entering else _job(local, above)
+
+
 def _activation(local: Any, above: Sequence[FrameType]) -> Named:
     inside = {frame.f_code.co_qualname.partition(".")[0] for frame in above if _package(frame) == "actorflow"}
     if "Receiving" in inside:
@@ -172,7 +177,7 @@ def _query(local: Any, _: Sequence[FrameType]) -> Named:
 _KNOWING: dict[str, Callable[[Any, Sequence[FrameType]], Named]] = {
     "Job": _job,
     "Attempt": _attempt,
-    "Performance": _attempt,
+    "Performance": _performance,
     "Activation": _activation,
     "ActorActivation": _actor,
     "read": _read,

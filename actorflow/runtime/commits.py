@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from actorflow.errors import StoreError
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.policies.failure import FailureReport
 from actorflow.records import Chain, Commit, Entry, Identity, PauseReason, Refusal, Run, RunStatus, SetState, Write, made
-from actorflow.runtime.mail import TRAVELS, Mail, mail_of
+from actorflow.runtime.mail import Mail, mail_of
 
 if TYPE_CHECKING:
     from actorflow.runtime.host import Host
@@ -43,12 +42,11 @@ class Commits(Chain):
             durable(*args)
             return
         self.inflight += 1
-        mail = None if TRAVELS.isdisjoint(map(type, writes)) else mail_of(self.host, writes)
-        told = partial(self._told, mail, durable, args)
-        self.host.committer.submit(made(Commit, (tuple(writes), self)), told)
+        mail = mail_of(self.host, writes)
+        self.host.committer.submit(made(Commit, (tuple(writes), self)), self._told, mail, durable, *args)
 
     def _told(
-        self, mail: Mail | None, durable: Callable[..., object], args: tuple[object, ...], refusal: Refusal | StoreError | None
+        self, refusal: Refusal | StoreError | None, mail: Mail | None, durable: Callable[..., object], *args: object
     ) -> None:
         self.inflight -= 1
         if mail is not None:

@@ -43,9 +43,14 @@ class Job:
         self.context: Context = context
         self.tell: Tell | None = tell
 
-    def make(self) -> Coroutine[Any, Any, Any]:
-        """What it performs; asked for when it begins."""
-        return self.context.run(self.call)
+    def ready(self) -> Context:
+        """It begins: the context it runs in."""
+        return self.context
+
+    def enter(self) -> Any:
+        """In that context: make what it performs, and run that to the first thing that it waits for."""
+        coro = self._coro = self.call()
+        return coro.send(None)
 
     def done(self, value: Any, error: BaseException | None) -> None:
         tell, self.tell = self.tell, None
@@ -61,9 +66,8 @@ class Job:
         self.begun = True
         tasks = len(TASKS)
         try:
-            coro = self._coro = self.make()
             try:
-                self._wanted = self.context.run(coro.send, None)
+                self._wanted = self.ready().run(self.enter)
             finally:
                 if len(TASKS) > tasks:
                     self.spawned = self.tell or _nobody

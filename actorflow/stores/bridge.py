@@ -135,6 +135,7 @@ class Bridge:
             database: A "file:" URI.
             timeout_s: How long SQLite waits by itself for another program's lock.
         """
+        _spare_adapting()
         db = _born_daemon(
             lambda: aiosqlite.connect(
                 database,
@@ -173,6 +174,22 @@ class Bridge:
 
 async def _opened(db: aiosqlite.Connection) -> None:
     await db
+
+
+_NONE: dict[None, None] = {None: None}
+_AS_IT_IS: dict[type, Callable[[Any], Any]] = {type(None): _NONE.__getitem__, bytes: bytes}
+"""Adapters that hand back what they get.
+
+sqlite3 binds an `int`, a `float` and a `str` at once, and looks for an adapter of all others, None and bytes too, up to an
+AttributeError that is raised and swallowed: 0.7 us for each such column of each row. One that is found is called instead.
+"""
+
+
+def _spare_adapting() -> None:
+    """Register them, for the whole process: nobody notices but the clock. One that the service has registered stays."""
+    for of, adapter in _AS_IT_IS.items():
+        if (of, sqlite3.PrepareProtocol) not in sqlite3.adapters:
+            sqlite3.register_adapter(of, adapter)
 
 
 def _born_daemon(make: Callable[[], aiosqlite.Connection]) -> aiosqlite.Connection:

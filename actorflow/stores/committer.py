@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from typing import Any, TypeVarTuple, Unpack
 
 import anyio
 from attrs import define, field
@@ -17,11 +18,13 @@ from actorflow.errors import StoreError, StoreStopped, StoreUnavailable
 from actorflow.records import Commit, Refusal
 from actorflow.stores import Store
 
-Told = Callable[[Refusal | StoreError | None], object]
-"""Called with None when the commit is durable, else with why it was not taken."""
+Ts = TypeVarTuple("Ts")
 
-Pending = tuple[Commit, Told, bool]
-"""What is to become true, whom to tell, and whether it came from a caller who can be refused."""
+Answer = Refusal | StoreError | None
+"""None when the commit is durable, else why it was not taken."""
+
+Pending = tuple[Commit, Callable[..., object], tuple[Any, ...], bool]
+"""What is to become true, whom to tell, with what, and whether it came from a caller who can be refused."""
 
 WAIT_S_FIRST, WAIT_S_MAX = 0.05, 2.0  #: between tries while the store cannot take writes
 
@@ -42,21 +45,21 @@ class Committer:
     unavailable: StoreUnavailable | None = field(default=None, init=False)
     batches: int = field(default=0, init=False)
 
-    def submit(self, commit: Commit, told: Told, *, door: bool = False) -> None:
+    def submit(self, commit: Commit, told: Callable[[Answer, Unpack[Ts]], object], *args: *Ts, door: bool = False) -> None:
         """Send a commit after all that were submitted before.
 
         Args:
             commit: What is to become true.
-            told: Called once, on the loop.
+            told: Called once, on the loop, with how it went and *args*.
             door: It comes from a caller who can be refused: while the store takes no writes it is, at once. Others wait.
         """
         if self.stopped is not None:
-            told(self.stopped)
+            told(self.stopped, *args)
             return
         if door and self.unavailable is not None:
-            told(self.unavailable)
+            told(self.unavailable, *args)
             return
-        self._pending.append((commit, told, door))
+        self._pending.append((commit, told, args, door))
         if self._wake is not None:
             self._wake.set()
             self._wake = None
@@ -92,7 +95,7 @@ class Committer:
             finally:
                 self._writing = False
 
-    async def _write(self, batch: deque[tuple[Commit, Told, bool]]) -> None:
+    async def _write(self, batch: deque[Pending]) -> None:
         """Write them, and tell each; whoever was told is taken out of *batch*."""
         try:
             await self._until_written(batch)
@@ -100,11 +103,11 @@ class Committer:
             # With nobody left who waits for the store to come back, the next caller finds out whether it has.
             self.unavailable = None
 
-    async def _until_written(self, batch: deque[tuple[Commit, Told, bool]]) -> None:
+    async def _until_written(self, batch: deque[Pending]) -> None:
         wait_s = WAIT_S_FIRST
         while batch:
             try:
-                answers = await self.store.commit([commit for commit, _, _ in batch], fence=self.fence)
+                answers = await self.store.commit([pending[0] for pending in batch], fence=self.fence)
             except StoreUnavailable as error:
                 self.unavailable = error
                 self._refuse_callers(batch, error)
@@ -120,24 +123,27 @@ class Committer:
             self.batches += 1
             assert len(answers) == len(batch)
             for answer in answers:
-                batch.popleft()[1](answer)
+                _, told, args, _ = batch.popleft()
+                told(answer, *args)
 
-    def _refuse_callers(self, batch: deque[tuple[Commit, Told, bool]], error: StoreUnavailable) -> None:
+    def _refuse_callers(self, batch: deque[Pending], error: StoreUnavailable) -> None:
         """Tell those who can be refused, in *batch* and behind it; the others keep their places."""
         for waiting in (batch, self._pending):
             for _ in range(len(waiting)):  # What is submitted meanwhile comes behind.
-                commit, told, door = waiting.popleft()
+                pending = waiting.popleft()
+                _, told, args, door = pending
                 if door:
-                    told(error)
+                    told(error, *args)
                 else:
-                    waiting.append((commit, told, door))
+                    waiting.append(pending)
 
     def stop(self, error: StoreError) -> None:
         """Take no more; everybody who waits is told *error*."""
         if self.stopped is None:
             self.stopped = error
             while self._pending:
-                self._pending.popleft()[1](error)
+                _, told, args, _ = self._pending.popleft()
+                told(error, *args)
             if self._idle is not None:
                 self._idle.set()
             self.on_stop(error)
