@@ -81,6 +81,16 @@ update run set outcome = coalesce(new.outcome, run.outcome), outcome_crc = coale
                ended_at = coalesce(new.ended_at, run.ended_at)
 from new where run.id = new.run
 
+-- name: set_state_and_end
+-- Both at once, for the runs of a batch that have both: most ends are.
+with new (run, status, reason, wake_at, crashes, at, outcome, report, ended_at, outcome_crc, report_crc) as
+    (values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
+update run set status = new.status, reason = new.reason, wake_at = new.wake_at, crashes = new.crashes, updated_at = new.at,
+               outcome = coalesce(new.outcome, run.outcome), outcome_crc = coalesce(new.outcome_crc, run.outcome_crc),
+               report = coalesce(new.report, run.report), report_crc = coalesce(new.report_crc, run.report_crc),
+               ended_at = coalesce(new.ended_at, run.ended_at)
+from new where run.id = new.run
+
 -- name: drop_consumed
 -- Messages taken that nobody will ask for again go.
 delete from message where id in (values (?)) and key is null and reply_to is null

@@ -302,6 +302,23 @@ def _change(db: sqlite3.Connection, writes: Sequence[Write]) -> None:
     _bury(db, buried)
 
 
+def _set_ends(db: sqlite3.Connection, changes: Changes) -> None:
+    with_state: list[Any] = []
+    alone: list[Any] = []
+    for run, end in changes.ends.items():
+        state = changes.states.pop(run, None)  # Written here, with the end.
+        if state is None:
+            flat = alone
+            flat += end
+        else:
+            flat = with_state
+            flat += state
+            flat += end[1:]
+        flat += (checksum(end.outcome), checksum(end.report))
+    statements.SET_STATE_AND_END.run(db, with_state)
+    statements.SET_END.run(db, alone)
+
+
 def _change_each(db: sqlite3.Connection, commits: Sequence[tuple[int, Commit]]) -> None:
     """The same, one commit after the other, to learn which one cannot be applied."""
     buried: list[int] = []
@@ -319,6 +336,8 @@ def _change_each(db: sqlite3.Connection, commits: Sequence[tuple[int, Commit]]) 
 
 
 def _apply(db: sqlite3.Connection, changes: Changes) -> None:
+    if changes.ends:
+        _set_ends(db, changes)
     if changes.states:
         statements.SET_STATE.run(db, list(chain.from_iterable(changes.states.values())))
     if changes.wakes:
@@ -328,12 +347,6 @@ def _apply(db: sqlite3.Connection, changes: Changes) -> None:
     if changes.rounds:
         rounds = changes.rounds.values()
         statements.SET_ROUND.run(db, [value for row in rounds for value in (*row, checksum(row.fields))])
-    if changes.ends:
-        flat: list[Any] = []
-        for end in changes.ends.values():
-            flat += end
-            flat += (checksum(end.outcome), checksum(end.report))
-        statements.SET_END.run(db, flat)
     if changes.cursors:
         _set_cursors(db, changes)
     if changes.aside:
