@@ -215,7 +215,9 @@ class Turn:
                 raise self._nobody_asks(entry)
             return
         asked = self._waiting.get(entry.branch)
-        if asked is None or asked.identity.n != entry.n or entry.name not in (asked.identity.name, *asked.request.was):
+        if asked is None or asked.identity.n != entry.n:
+            raise self._nobody_asks(entry)
+        if entry.name != asked.identity.name and entry.name not in asked.request.was:
             raise self._nobody_asks(entry)
         del self._waiting[entry.branch]
         try:

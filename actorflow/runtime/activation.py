@@ -52,7 +52,6 @@ class Activation(Commits):
     """A run in memory."""
 
     round: int
-    status: RunStatus
     crashes: int
     wake_at: float | None
 
@@ -105,8 +104,8 @@ class Activation(Commits):
 
     def replay(self) -> Stretch:
         """Drive the code from the top over what is recorded."""
-        given = self.host.resources.fields(self.run.kind)
-        instance = self.kind.build(self._fields_at_start, key=self.run.key, resources=given)
+        resources = self.host.resources.fields(self.run.kind)
+        instance = self.kind.build(self._fields_at_start, key=self.run.key, resources=resources)
         self.fields = Fields(self.kind, instance)
         self.turn = Turn(
             instance.run(),
@@ -175,8 +174,8 @@ class Activation(Commits):
                     if len(stretches) > 1 and not self.turn.wants(asked):
                         continue
                     call = open_call(self, asked)
-                    if call.input is not None and len(call.input) > self.host.limits.payload_bytes_max:
-                        self.host.checked(call.input, f"input of {asked.request.kind} {asked}")
+                    if (given := call.input) is not None and len(given) > self.host.limits.payload_bytes_max:
+                        self.host.checked(given, f"input of {asked.request.kind} {asked}")
                     answer = call.at_once() if len(writes) < BURST else None
                     if answer is None:
                         self.calls[asked] = call
@@ -222,6 +221,8 @@ class Activation(Commits):
             if call.working:
                 working = True
                 break
+        if working and self.status == "running" and not self.wake_at and not self.crashes and self.proven is None:
+            return  # Where it stood: what most steps come to.
         status: RunStatus = "running" if working else "waiting"
         wake_at: float | None = 0.0
         if not working and not self.mailbox.reserved:
@@ -359,9 +360,8 @@ class Activation(Commits):
 
         if not self.halted:
             self.submit([], then)
-        grace_s = self.host.limits.cancel_grace_s if cancel else None
         for call in self.halted:
-            Stopper([call], cancel=cancel, grace_s=grace_s, told=stopped)
+            Stopper([call], cancel=cancel, grace_s=self.host.limits.cancel_grace_s if cancel else None, told=stopped)
 
     def pause(self, reason: PauseReason, report: FailureReport | None, writes: list[Write]) -> None:
         """Stop with a report; nothing is lost or undone."""
@@ -388,7 +388,6 @@ class Activation(Commits):
             writes.append(SetView(self.run.id, fields))
         writes.extend((self.log("again"), SetRound(self.run.id, self.round, fields)))
         self._fields_at_start = fields
-        self.wake_at, self.status = 0.0, "running"
         writes.append(self.state("running", wake_at=0.0))
         if self.deadline is not None:
             self.deadline.cancel()

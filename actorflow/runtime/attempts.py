@@ -172,7 +172,6 @@ class Attempt(Abandonable):
             self._deadline = None
         if not self.activation.live:
             return
-        timed_out, self._timed_out = self._timed_out, False
         if error is None:
             try:
                 payload = self.step.outcome.encode(value, self.step.of_outcome)
@@ -186,7 +185,8 @@ class Attempt(Abandonable):
                 self.activation.record(self.asked, entry)
             else:
                 self._finish(entry)
-        elif timed_out:
+        elif self._timed_out:
+            self._timed_out = False
             self._failed(StepTimeout(self.step.name, self.step.timeout_s or 0.0))
         elif job.ended_by_cancel(error):
             self._was_cancelled()
