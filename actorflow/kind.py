@@ -86,7 +86,7 @@ class Kind:
         values: dict[str, Any] = self.coder.decode(fields, f"fields of {self.name}/{key}")
         instance = self.cls(**values)
         object.__setattr__(instance, KEY, key)
-        if resources is not None:
+        if resources:
             instance.__dict__.update(resources)
         return instance
 

@@ -10,9 +10,10 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_args, get_type_hints, overload
 
-from attrs import define
+from attrs import define, field
 
 from actorflow.attempt import Mark, StepInfo, current
 from actorflow.clock import Duration, seconds
@@ -33,12 +34,17 @@ OnInterrupt = Literal["retry", "fail", "ask"]
 RunIn = Literal["thread", "process"]
 
 SCALARS = frozenset((str, int, bool, float, bytes, type(None)))  #: deeply immutable, and exact at rest
+_PLAIN = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
 RESERVED_NAMES = frozenset(("gather", "task"))
 
 
 @define(eq=False)
 class Step:
-    """The declaration behind a step function."""
+    """The declaration behind a step function.
+
+    What every call looks up is a plain slot: a property or an attribute of the class costs ten times as much. Annotations are
+    not read before the first call: they may name what is defined below the function.
+    """
 
     fn: Callable[..., Any]
     name: str
@@ -51,62 +57,60 @@ class Step:
     run_in: RunIn = "thread"
     localns: dict[str, Any] | None = None  #: names that a function defined in a function may mean in its annotations
     receiver: str | None = None  #: the first parameter of a method; recorded as null
+    is_async: bool = field(init=False)
+    undo_ref: str | None = field(init=False)  #: the reference that its entries carry: only what can be undone has one
+    of_argument: str = field(init=False)  #: what a value is, in messages
+    of_outcome: str = field(init=False)
+    positional: tuple[str, ...] = field(init=False, default=())  #: parameters, if all are; else empty
+    known_coder: RecordCoder | None = field(init=False, default=None)  #: `coder`, once it was asked for
+    known_outcome: Coder[Any] | None = field(init=False, default=None)  #: `outcome`, likewise
+    _signature: inspect.Signature | None = field(init=False, default=None)
 
-    @property
-    def sync(self) -> bool:
-        return not inspect.iscoroutinefunction(self.fn)
-
-    @functools.cached_property
-    def is_async(self) -> bool:
-        """Asked at every attempt, so looked up once."""
-        return not self.sync
+    def __attrs_post_init__(self) -> None:
+        self.is_async = inspect.iscoroutinefunction(self.fn)
+        self.undo_ref = self.ref if self.undo is not None else None
+        self.of_argument, self.of_outcome = f"argument of step {self.name}", f"outcome of step {self.name}"
+        with suppress(TypeError, ValueError):  # It has none that can be read: told when it is called.
+            self._signature = inspect.signature(self.fn)
+            parameters = self._signature.parameters
+            self.positional = tuple(parameters) if all(each.kind in _PLAIN for each in parameters.values()) else ()
 
     @property
     def ref(self) -> str:
         """How to find it again in another process."""
         return f"{self.fn.__module__}:{self.fn.__qualname__}"
 
-    @functools.cached_property
-    def undo_ref(self) -> str | None:
-        """The reference that its entries carry: only what can be undone has one."""
-        return self.ref if self.undo is not None else None
-
-    @functools.cached_property
-    def of_argument(self) -> str:
-        """What a value is, in messages."""
-        return f"argument of step {self.name}"
-
-    @functools.cached_property
-    def of_outcome(self) -> str:
-        return f"outcome of step {self.name}"
-
-    @functools.cached_property
+    @property
     def hints(self) -> dict[str, Any]:
         try:
             return get_type_hints(self.fn, localns=self.localns, include_extras=True)
         except NameError as error:
-            raise BadDefinition(
-                f"step {self.name}: its annotations cannot be read ({error}). Define or import the type where "
-                f"the step is defined."
-            ) from error
+            why = f"step {self.name}: its annotations cannot be read ({error})."
+            raise BadDefinition(f"{why} Define or import the type where the step is defined.") from error
 
-    @functools.cached_property
+    @property
     def signature(self) -> inspect.Signature:
-        return inspect.signature(self.fn)
+        return self._signature or inspect.signature(self.fn)
 
-    @functools.cached_property
-    def positional(self) -> tuple[str, ...]:
-        """Parameters that plain positional arguments fill, if the signature is that simple; else empty."""
-        plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
-        parameters = self.signature.parameters.values()
-        return tuple(p.name for p in parameters) if all(p.kind in plain for p in parameters) else ()
-
-    @functools.cached_property
+    @property
     def coder(self) -> RecordCoder:
-        types: dict[str, Any] = {}
+        """Of its arguments."""
+        if self.known_coder is None:
+            self.known_coder = self._coder()
+        return self.known_coder
+
+    @property
+    def outcome(self) -> Coder[Any]:
+        """The coder of what it returns."""
+        if self.known_outcome is None:
+            self.known_outcome = coder(self.hints.get("return", Any))
+        return self.known_outcome
+
+    def _coder(self) -> RecordCoder:
+        hints, types = self.hints, dict[str, Any]()
         defaults: dict[str, Callable[[], Any]] = {}
         for name, parameter in self.signature.parameters.items():
-            of = type(None) if name == self.receiver else self.hints.get(name, Any)
+            of = type(None) if name == self.receiver else hints.get(name, Any)
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 of = list[of]  # type: ignore[valid-type]
             elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -116,10 +120,6 @@ class Step:
                 defaults[name] = functools.partial(getattr, parameter, "default")
         return RecordCoder(types, defaults)
 
-    @functools.cached_property
-    def outcome(self) -> Coder[Any]:
-        return coder(self.hints.get("return", Any))
-
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by parameter name, as they are recorded.
 
@@ -128,10 +128,11 @@ class Step:
         """
         if not kwargs and len(args) == len(self.positional):
             return dict(zip(self.positional, args))  # noqa: B905  (just compared)
-        bound = self.signature.bind(*args, **kwargs)
+        signature = self.signature
+        bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = dict(bound.arguments)
-        for name, parameter in self.signature.parameters.items():
+        for name, parameter in signature.parameters.items():
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 arguments[name] = list(arguments[name])
         return arguments
@@ -173,7 +174,7 @@ class StepCall(Request):
         self.was: tuple[str, ...] = step.was
         self.ref: str | None = step.undo_ref
         # Encoded before anything happens: what cannot be stored is refused at the call.
-        self.payload: bytes = step.coder.encode(arguments, step.of_argument)
+        self.payload: bytes = (step.known_coder or step.coder).encode(arguments, step.of_argument)
 
     def input(self) -> bytes:
         return self.payload
@@ -189,7 +190,8 @@ class StepCall(Request):
     def answer(self, entry: Entry) -> tuple[Any, Exception | None]:
         if entry.status != "ok":
             return None, decode_failure(entry.outcome or b"null")
-        return self.step.outcome.decode(entry.outcome or b"null", self.step.of_outcome), None
+        step = self.step
+        return (step.known_outcome or step.outcome).decode(entry.outcome or b"null", step.of_outcome), None
 
     def copied_arguments(self) -> dict[str, Any]:
         """The arguments as another process would get them: the step shares no object with durable code."""
@@ -310,8 +312,8 @@ def with_options(fn: Callable[P, Coroutine[object, None, T]], **options: Any) ->
     found = declaration(fn)
     if found is None:
         raise BadDefinition(f"{fn!r} is no step: decorate it with @step first.")
-    kept: dict[str, Any] = {"retry": found.retry, "timeout": found.timeout_s, "undo": found.undo, "fails": found.fails}
-    kept |= {"name": found.name, "was": found.was, "on_interrupt": found.on_interrupt, "run_in": found.run_in}
+    same = ("retry", "undo", "fails", "name", "was", "on_interrupt", "run_in")
+    kept: dict[str, Any] = {"timeout": found.timeout_s, **{name: getattr(found, name) for name in same}}
     unknown = options.keys() - kept.keys()
     if unknown:
         raise BadDefinition(f"with_options knows {', '.join(sorted(kept))}; not {', '.join(sorted(unknown))}.")
@@ -328,9 +330,7 @@ def _make(fn: Callable[..., Any], localns: dict[str, Any] | None, options: dict[
     if isinstance(fn, staticmethod | classmethod):
         raise BadDefinition("write @staticmethod above @step, not below it: a step is a plain function.")
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
-        raise BadDefinition(
-            f"{fn.__qualname__} is a generator, and a step has one outcome. For a loop over items use `self.each`."
-        )
+        raise BadDefinition(f"{fn.__qualname__} is a generator, and a step has one outcome. For many items use `self.each`.")
     name = options["name"] or getattr(fn, "__qualname__", None)
     if name is None or (options["name"] is None and "<lambda>" in name):
         raise BadDefinition(f"{fn!r} has no name to be recorded under: give it `name=`.")

@@ -139,6 +139,11 @@ class Asked:
     request: Request
     context: Context
 
+    def is_call(self, name: str, n: int) -> bool:
+        """True if that is what it is recorded under, now or by an earlier name."""
+        _, own_name, own_n = self.identity
+        return n == own_n and (name == own_name or name in self.request.was)
+
     def __str__(self) -> str:
         return str(self.identity)
 

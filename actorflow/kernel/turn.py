@@ -44,8 +44,6 @@ from actorflow.records import Entry, Event, Identity
 class Turn:
     """One activation of a run: from the top of its code over what is recorded to the present."""
 
-    _cancelled: frozenset[str] = frozenset()
-
     def __init__(
         self,
         code: Code,
@@ -82,6 +80,7 @@ class Turn:
         self._waiting: dict[str, Asked] = {}
         self._errors: tuple[tuple[BaseException, Entry], ...] = ()  #: the latest, which may still be on their way out
         self.names: dict[str, object] = {}
+        self._cancelled: frozenset[str] = frozenset()
         self._stretch = NOTHING
 
     # --- for the shell ------------------------------------------------------------------------------------------------
@@ -208,18 +207,17 @@ class Turn:
         if self._left:
             self._left -= 1
         self.delivered += 1
-        if self._cancelled and self._gone(entry.branch):
+        kind, path, name, n = entry[2:6]
+        if self._cancelled and self._gone(path):
             return
-        if entry.kind in SPOT:
+        if kind in SPOT:
             if self.journal.unclaimed(entry):
                 raise self._nobody_asks(entry)
             return
-        asked = self._waiting.get(entry.branch)
-        if asked is None or asked.identity.n != entry.n:
+        asked = self._waiting.get(path)
+        if asked is None or not asked.is_call(name, n):
             raise self._nobody_asks(entry)
-        if entry.name != asked.identity.name and entry.name not in asked.request.was:
-            raise self._nobody_asks(entry)
-        del self._waiting[entry.branch]
+        del self._waiting[path]
         try:
             value, error = asked.request.answer(entry)
         except Undecodable as undecodable:
@@ -227,7 +225,7 @@ class Turn:
             raise
         if error is not None and not isinstance(asked.request, Closing):  # A gather hands on what came from elsewhere.
             self._errors = (*self._errors[-63:], (error, entry))
-        self._runnable.append((self._branches[entry.branch], value, error))
+        self._runnable.append((self._branches[path], value, error))
 
     def _gone(self, path: str) -> bool:
         while path:

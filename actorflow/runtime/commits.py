@@ -43,10 +43,10 @@ class Commits(Chain):
             return
         self.inflight += 1
         mail = mail_of(self.host, writes)
-        self.host.committer.submit(made(Commit, (tuple(writes), self)), self._told, mail, durable, *args)
+        self.host.committer.submit(made(Commit, (tuple(writes), self)), self._told, (mail, durable, args))
 
     def _told(
-        self, refusal: Refusal | StoreError | None, mail: Mail | None, durable: Callable[..., object], *args: object
+        self, refusal: Refusal | StoreError | None, mail: Mail | None, durable: Callable[..., object], args: tuple[object, ...]
     ) -> None:
         self.inflight -= 1
         if mail is not None:

@@ -351,12 +351,12 @@ class ActorActivation(Keeping):
         self.submit(writes, durable)
 
     def _told(
-        self, refusal: Refusal | StoreError | None, mail: Mail | None, durable: Callable[..., object], *args: object
+        self, refusal: Refusal | StoreError | None, mail: Mail | None, durable: Callable[..., object], args: tuple[object, ...]
     ) -> None:
         # What it told itself arrives before it goes on: the next turn must find all that this one did.
         if mail is not None:
             mail.told(refusal)
-        super()._told(refusal, None, durable, *args)
+        super()._told(refusal, None, durable, args)
 
     def _go_on(self) -> None:
         if self.proven is not None:  # Its process outlived a turn of it.

@@ -29,12 +29,9 @@ Tell = Callable[["Job", Any, BaseException | None], object]
 class Job:
     """One attempt: `run` begins it in its context, and awaiting it goes on. Tells its outcome, once; without `tell`, nobody."""
 
-    cancelled = False  #: we cancelled it; whatever comes out now is the end of that
-    begun: bool = False
-    blocked: bool = False
-    on_block: Callable[[Job], object] | None = None
-    worker: anyio.CancelScope | None = None
-    spawned: Tell | None = None  #: whom it told, if it made tasks of its own, which may be left behind
+    # Hundreds are made before the first one begins: slots, or the last ones would each get a dict of their own.
+    __slots__ = ("_coro", "_wanted", "begun", "blocked", "call", "cancelled", "context", "on_block", "spawned", "tell", "worker")
+
     _coro: Coroutine[Any, Any, Any]
     _wanted: Any  #: what it waits for when `run` returns False
 
@@ -42,6 +39,12 @@ class Job:
         self.call: Callable[[], Coroutine[Any, Any, Any]] = call
         self.context: Context = context
         self.tell: Tell | None = tell
+        self.cancelled: bool = False  #: we cancelled it; whatever comes out now is the end of that
+        self.begun: bool = False
+        self.blocked: bool = False
+        self.on_block: Callable[[Job], object] | None = None
+        self.worker: anyio.CancelScope | None = None
+        self.spawned: Tell | None = None  #: whom it told, if it made tasks of its own, which may be left behind
 
     def ready(self) -> Context:
         """It begins: the context it runs in."""
@@ -225,7 +228,7 @@ class Workers:
     async def _through_the_queue(
         self, on_block: Callable[[Job], object], scope: anyio.CancelScope, cancels: Callable[[], int]
     ) -> None:
-        done = 0
+        done, slice_max = 0, self.slice_max
         while self._ready:
             job = self._ready.popleft()
             job.on_block, job.worker = on_block, scope
@@ -240,6 +243,6 @@ class Workers:
             if job.spawned is not None:
                 self.ended(job)
             done += 1
-            if done % self.slice_max == 0 or cancels():  # It is delivered here, not to the next step.
+            if done % slice_max == 0 or cancels():  # It is delivered here, not to the next step.
                 await anyio.lowlevel.checkpoint()
         self._running = False

@@ -177,7 +177,7 @@ async def _opened(db: aiosqlite.Connection) -> None:
 
 
 _NONE: dict[None, None] = {None: None}
-_AS_IT_IS: dict[type, Callable[[Any], Any]] = {type(None): _NONE.__getitem__, bytes: bytes}
+_AS_IT_IS: dict[type, Callable[[Any], Any]] = {type(None): _NONE.__getitem__, bytes: bytes.__bytes__}
 """Adapters that hand back what they get.
 
 sqlite3 binds an `int`, a `float` and a `str` at once, and looks for an adapter of all others, None and bytes too, up to an

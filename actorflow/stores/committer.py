@@ -45,7 +45,14 @@ class Committer:
     unavailable: StoreUnavailable | None = field(default=None, init=False)
     batches: int = field(default=0, init=False)
 
-    def submit(self, commit: Commit, told: Callable[[Answer, Unpack[Ts]], object], *args: *Ts, door: bool = False) -> None:
+    def submit(
+        self,
+        commit: Commit,
+        told: Callable[[Answer, Unpack[Ts]], object],
+        args: tuple[*Ts] = (),  # type: ignore[assignment]
+        *,
+        door: bool = False,
+    ) -> None:
         """Send a commit after all that were submitted before.
 
         Args:
