@@ -28,7 +28,7 @@ class Line(Workflow[int]):
         return value
 
 
-async def run(url: str, runs: int, steps: int, *, durability: str, clients: int = 500) -> float:
+async def run(url: str, runs: int, steps: int, *, durability: str, clients: int = 2_000) -> float:
     """Seconds for so many workflows of so many steps, with so many clients at a time."""
     async with Runtime(url, actors=[Line], durability=durability) as runtime:  # type: ignore[arg-type]
         numbers = iter(range(runs))
