@@ -24,6 +24,7 @@ from actorflow.records import ENDED, Address, Duplicate, Envelope, Rejected, Run
 from actorflow.runtime import reports, room
 from actorflow.runtime.handling import ActorActivation
 from actorflow.runtime.mail import Waiter
+from actorflow.runtime.queueing import Queues
 from actorflow.runtime.reading import read
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Door:
     def __init__(self, operators: Operators) -> None:
         self.operators: Operators = operators
         self.host: Host = operators.host
+        self._queues = Queues(operators.host.loop, operators.host.limits.accepted_at_once_max)
 
     async def tell(self, to: Address, type_: str, body: bytes, *, key: str | None, after_s: float | None) -> None:
         """Durable on return."""
@@ -129,6 +131,24 @@ class Door:
         waiter: Waiter | None = None,
     ) -> Envelope:
         """Accept a message; returns the one that was accepted first under that key."""
+        clock = self.host.clock
+        queue = await self._queues.enter(to, clock.monotonic())
+        try:
+            return await self._accepted(to, type_, body, key, due_at=due_at, expires_at=expires_at, waiter=waiter)
+        finally:
+            self._queues.leave(to, queue, clock.monotonic())
+
+    async def _accepted(
+        self,
+        to: Address,
+        type_: str,
+        body: bytes,
+        key: str | None,
+        *,
+        due_at: float | None,
+        expires_at: float | None,
+        waiter: Waiter | None,
+    ) -> Envelope:
         host = self.host
         while True:
             try:
