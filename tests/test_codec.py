@@ -7,7 +7,8 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tracemalloc
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -797,3 +798,23 @@ def test_any_bytes_are_decoded_or_undecodable(payload: bytes, form: Any) -> None
     except Undecodable:
         return
     assert there_and_back(form, value) == value or form is Decimal
+
+
+# --- what it costs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [lambda: coder(int).encode(1, "result"), lambda: RecordCoder({"n": int}).encode({"n": 1}, "fields")],
+    ids=["value", "record"],
+)
+def test_a_small_payload_takes_a_small_place(encode: Callable[[], bytes]) -> None:
+    encode()  # What is made once is made now.
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        kept = [encode() for _ in range(100)]
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / len(kept) < 200  # The JSON writer keeps 4 KiB for each of its own.

@@ -677,3 +677,22 @@ async def test_a_store_that_failed_to_open_can_be_opened_when_the_cause_is_gone(
     assert (await store.open(now=1.0)).fence == 1
 
     await store.close()
+
+
+def test_none_and_bytes_are_bound_as_they_are_and_an_adapter_of_the_service_stays(path: Path) -> None:
+    code = """
+import sqlite3, sys, anyio
+from actorflow.stores.sqlite import SqliteStore
+
+sqlite3.register_adapter(bytes, lambda value: value.upper())
+
+async def main():
+    store = SqliteStore(sys.argv[1])
+    await store.open(now=0.0)
+    await store.close()
+
+anyio.run(main)
+print(sqlite3.connect(":memory:").execute("select ?, ? is null, typeof(?)", (b"abc", None, b"")).fetchone())
+"""
+    with child(code, path) as process:
+        assert line(process) == "(b'ABC', 1, 'blob')"
