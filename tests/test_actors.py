@@ -528,6 +528,65 @@ def test_a_sleeping_actor_costs_a_row_and_its_timer_wakes_it(backend: Backend) -
     virtual(backend, scenario)
 
 
+@both
+def test_a_class_says_how_long_its_actors_stay_in_memory(backend: Backend) -> None:
+    async def scenario() -> None:
+        async with runtime(Hasty, Usual, Patient, limits=Limits(passivate_after_s=60.0)) as opened:
+
+            def resident() -> set[str]:
+                return {activation.address.kind for activation in opened._host.resident.values()}  # type: ignore[union-attr]
+
+            for kind in (Patient, Usual, Hasty):
+                await opened.at(kind, "a").ask(Deposit(1))
+            await anyio.sleep(4)
+            assert resident() == {"Patient", "Usual", "Hasty"}
+            await opened.at(Hasty, "a").ask(Deposit(1))
+            await anyio.sleep(4)
+            assert resident() == {"Patient", "Usual", "Hasty"}  # Its five seconds began anew.
+            await anyio.sleep(2)
+            assert resident() == {"Patient", "Usual"}
+            await anyio.sleep(60)
+            assert resident() == {"Patient"}
+            assert await opened.at(Hasty, "a").ask(Balance()) == 2
+            await anyio.sleep(600)
+            assert not resident()
+
+    virtual(backend, scenario)
+
+
+@both
+def test_of_too_many_the_one_that_rests_longest_leaves_whatever_its_class(backend: Backend) -> None:
+    async def scenario() -> None:
+        async with runtime(Hasty, Usual, Patient, limits=Limits(resident_max=2)) as opened:
+            for kind in (Patient, Usual, Hasty):
+                await opened.at(kind, "a").ask(Deposit(1))
+                await anyio.sleep(1)
+            assert {a.address.kind for a in opened._host.resident.values()} == {"Usual", "Hasty"}  # type: ignore[union-attr]
+
+    virtual(backend, scenario)
+
+
+class Hasty(Actor, passivate_after="5s"):
+    balance: int = 0
+
+    @handler
+    async def deposit(self, m: Deposit) -> int:
+        self.balance += m.amount
+        return self.balance
+
+    @handler(readonly=True)
+    async def read(self, m: Balance) -> int:
+        return self.balance
+
+
+class Usual(Hasty):
+    pass
+
+
+class Patient(Hasty, passivate_after="10m"):
+    pass
+
+
 class Reminder(Actor):
     reminded: int = 0
 

@@ -274,6 +274,28 @@ class Asker(Workflow[list[Any]]):
                 return ["timed out", first, *pair]
 
 
+class Confident(Workflow[list[int]]):
+    """Waits for longer than anybody lives."""
+
+    async def run(self) -> list[int]:
+        there = Run(Server, "s")
+        return [await there.ask(Ask(n), within="900d") for n in range(3)]
+
+
+@both
+def test_an_answer_that_was_there_when_its_run_was_loaded_is_seen_whatever_crashes_next(backend: Backend) -> None:
+    """P1: the row of the run said that it waits for the end of its patience; nobody would have looked at it before."""
+
+    async def script(runtime: Runtime, world: World) -> Any:
+        server = await runtime.start(Server(), key="s")
+        answers = await (await runtime.start(Confident(), key="c")).result()
+        await server.tell(Stop(), key="stop")
+        await server.result()
+        return answers
+
+    crash(Scenario(name="Confident", actors=[Confident, Server], script=script), backend, pairs=20)
+
+
 @both
 def test_a_run_asks_another_and_gets_each_answer_once(backend: Backend) -> None:
     """A8, A12, F10, P3: and an ask of a run that has ended says so."""

@@ -225,7 +225,8 @@ class Activation(Commits):
             return  # Where it stood: what most steps come to.
         status: RunStatus = "running" if working else "waiting"
         wake_at: float | None = 0.0
-        if not working and not self.mailbox.reserved:
+        unseen = bool(self.mailbox.waiting) and any(call.held for call in self.calls.values())  # One may be answered already.
+        if not (working or unseen or self.mailbox.reserved):
             dues = [call.due_at for call in self.calls.values() if call.due_at is not None]
             dues.extend(due for due in (self.mailbox.next_due(now=self.served_at), self.run.deadline_at) if due is not None)
             wake_at = min(dues, default=None)

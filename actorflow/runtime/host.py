@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 
@@ -44,6 +43,7 @@ from actorflow.runtime.loading import Loading
 from actorflow.runtime.loops import Loop, Signal
 from actorflow.runtime.mail import Waiter
 from actorflow.runtime.performing import Threads
+from actorflow.runtime.resting import Resting
 from actorflow.runtime.sending import notice
 from actorflow.runtime.timers import Timers
 from actorflow.runtime.tree import Tree
@@ -104,8 +104,7 @@ class Host:
         self.lost: Signal = Signal(loop)
         self._on_the_way: dict[int, int] = {}  #: messages that are being written, by receiver
         self._just_ended: dict[int, RunStatus] = {}
-        self.resting: OrderedDict[int, float] = OrderedDict()
-        self._sweep_armed = False
+        self.resting: Resting = Resting(clock, self.deadlines, lambda run: self.passivate(self.resident[run]))
         self._bugs: dict[int, int] = {}
         self._run_id, self._message_id = lease.run_id_last, lease.message_id_last
 
@@ -200,7 +199,7 @@ class Host:
         if activation.live:
             activation.live = False
             del self.resident[activation.run.id], self.by_address[activation.address]
-            self.resting.pop(activation.run.id, None)
+            self.resting.end(activation.run.id)
             self.asks.pop(activation.run.id, None)
             activation.drop()
 
@@ -233,31 +232,17 @@ class Host:
     def rest(self, activation: Activation) -> None:
         """It may only wait now: let it leave memory after a while, or at once if too many do."""
         run = activation.run.id
-        if self.resting:
-            self.resting.pop(run, None)
         if not activation.idle:
+            self.resting.end(run)
             return
-        self.resting[run] = self.clock.monotonic()
+        after_s = activation.kind.passivate_after_s
+        self.resting.begin(run, self.limits.passivate_after_s if after_s is None else after_s)
         if len(self.resting) > self.limits.resident_max:
-            self.passivate(self.resident[next(iter(self.resting))])
-        if not self._sweep_armed:
-            self._sweep_armed = True
-            self.deadlines.after(self.limits.passivate_after_s, self._sweep)
-
-    def _sweep(self) -> None:
-        self._sweep_armed = False
-        until = self.clock.monotonic() - self.limits.passivate_after_s
-        while self.resting:
-            run, since = next(iter(self.resting.items()))
-            if since > until:
-                self._sweep_armed = True
-                self.deadlines.after(max(since - until, 0.001), self._sweep)
-                return
-            self.passivate(self.resident[run])
+            self.passivate(self.resident[self.resting.longest()])
 
     def passivate(self, activation: Activation) -> None:
         """Drop a run that only waits; it is loaded again when a message or its moment comes."""
-        self.resting.pop(activation.run.id, None)
+        self.resting.end(activation.run.id)
         if not activation.idle:
             return
         writes: list[Write] = []

@@ -245,10 +245,15 @@ def _shown(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+RECOVERY_COMMITS = 3  #: of so many first commits of the next life, one is the last, in turn
+
+
 def enumerate_crashes(
     scenario: Scenario, backend: Backend, *, points_max: int = 28, pairs: int = 3, seed: int = 0, downtime_s: float = 0.0
 ) -> int:
-    """Crash a scenario before and after each of its commits, then twice in a row at random. Returns how many crashes that was.
+    """Crash a scenario before and after each of its commits, there and in the recovery from it, then twice in a row at random.
+
+    Returns how many crashes that was.
 
     Args:
         scenario: What to crash.
@@ -268,9 +273,11 @@ def enumerate_crashes(
         points = sorted(chance.sample(points, points_max), key=lambda fault: fault.at)
     crashes = 0
     for point in points:
-        crashes += _compared(
-            scenario, calm, play(scenario, backend, [point], downtime_s=downtime_s), f"{point.mode} commit {point.at}"
-        )
+        lives = [[point]]
+        crashes += _compared(scenario, calm, play(scenario, backend, *lives, downtime_s=downtime_s), f"{lives}")
+        if point.mode == "after":  # What was durable then is what a recovery writes about: it is cut short, too.
+            lives.append([Fault(1 + point.at % RECOVERY_COMMITS, "after")])
+            crashes += _compared(scenario, calm, play(scenario, backend, *lives, downtime_s=downtime_s), f"{lives}")
     for _ in range(pairs):
         lives = [[evolve(chance.choice(points), at=chance.randint(1, calm.commits))] for _ in range(2)]
         again = play(scenario, backend, *lives, seed=chance.getrandbits(32), downtime_s=downtime_s)
