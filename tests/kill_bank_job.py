@@ -79,13 +79,15 @@ async def load(front: Front, ledger: Ledger, who: str, stop: Path) -> None:
     async with anyio.create_task_group() as group:
         for number in range(ACCOUNTS):
             group.start_soon(opening, front, ledger, number)
-    while not await anyio.Path(stop).exists():
+    while True:
         async with anyio.create_task_group() as group:
             for number in range(at * WINDOW, (at + 1) * WINDOW):
                 group.start_soon(transfer, front, ledger, f"transfer-{who}-{number}", number)
                 group.start_soon(gift, front, ledger, f"gift-{who}-{number}", number)
         ledger.note("done", who)
         at += 1
+        if await anyio.Path(stop).exists():  # Not before: it may have been killed in the middle of this window.
+            return
 
 
 async def again(front: Front, ledger: Ledger) -> None:
