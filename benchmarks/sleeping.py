@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import resource
-import sys
 import time
 from pathlib import Path
 
@@ -82,12 +82,16 @@ async def measure(url: str) -> tuple[float, float, list[float]]:
 
 
 def main() -> None:
-    """`python -m benchmarks.sleeping build|measure PATH [RUNS]`."""
-    act, path = sys.argv[1], Path(sys.argv[2])
-    url = f"sqlite:///{path}"
-    if act == "build":
-        anyio.run(build, url, int(sys.argv[3]))
-        print(f"{path.stat().st_size / 1e6:.0f} MB")
+    """Build such a file, or measure with one."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sleeping", description=__doc__)
+    parser.add_argument("act", choices=("build", "measure"))
+    parser.add_argument("path", type=Path, help="the file")
+    parser.add_argument("runs", type=int, nargs="?", default=1_000_000, help="how many to build")
+    arguments = parser.parse_args()
+    url = f"sqlite:///{arguments.path}"
+    if arguments.act == "build":
+        anyio.run(build, url, arguments.runs)
+        print(f"{arguments.path.stat().st_size / 1e6:.0f} MB")
     else:
         started, peak_mb, late = anyio.run(measure, url)
         print(f"start {started:.3f} s, peak {peak_mb:.0f} MB, latest wake-up {max(late) * 1000:.1f} ms late")
