@@ -188,7 +188,9 @@ def test_a_cancel_undoes_what_was_done_and_what_may_have_been(backend: Backend, 
         if any("gather#0.1" in key for key in world.effects):
             assert "car" in world.marks
 
-    crash(Scenario(name=f"cancel after {after_s}", actors=[Journey], script=script, expect=expect, same_effects=False), backend)
+    # After a crash the operator waits anew before the cancel.
+    name, late_s = f"cancel after {after_s}", 15.0 + after_s
+    crash(Scenario(name=name, actors=[Journey], script=script, expect=expect, same_effects=False, late_s=late_s), backend)
 
 
 class Brood(Workflow[str]):

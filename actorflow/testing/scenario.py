@@ -104,6 +104,7 @@ class Scenario:
     limits: Limits = field(factory=Limits)
     deadline_s: float = 10_000.0  #: in virtual time: whoever has not ended by then never will
     expect: Callable[[World, list[Rows]], object] | None = None  #: further assertions once all is over
+    late_s: float = 15.0  #: how much longer a crash may make it, besides the time that nobody runs: whoever is forgotten is late
     same_effects: bool = True  #: a crash changes how often a step runs, not which ones
     clock: Callable[[], Clock] = LoopClock
 
@@ -116,6 +117,7 @@ class Outcome:
     commits: int
     effects: frozenset[str]
     crashes: int
+    took_s: float  #: in virtual time
 
 
 class Failed(AssertionError):
@@ -128,7 +130,7 @@ async def tell(scenario: Scenario, lives: Sequence[Sequence[Fault]], *, downtime
     Raises:
         AssertionError: Something is not as it must be.
     """
-    world = World()
+    world, began = World(), anyio.current_time()
     commits, result = 0, None
     for number in range(LIVES_MAX):
         store = world.store = FaultStore(MemoryStore(share=world.memory), lives[number] if number < len(lives) else ())
@@ -149,7 +151,7 @@ async def tell(scenario: Scenario, lives: Sequence[Sequence[Fault]], *, downtime
     # An undo's key names the entry that it undoes by its place in the store, which depends on what else was recorded.
     # Likewise the number of a message, by which the steps of its handler are named.
     effects = frozenset(re.sub(r"/m\d+/", "/m/", re.sub(r"~undo/\d+", "~undo", key)) for key in world.effects)
-    return Outcome(result, commits, effects, world.crashes)
+    return Outcome(result, commits, effects, world.crashes, anyio.current_time() - began)
 
 
 def _none(lines: Iterable[str], what: str) -> None:
@@ -274,21 +276,24 @@ def enumerate_crashes(
     crashes = 0
     for point in points:
         lives = [[point]]
-        crashes += _compared(scenario, calm, play(scenario, backend, *lives, downtime_s=downtime_s), f"{lives}")
+        crashes += _compared(scenario, calm, play(scenario, backend, *lives, downtime_s=downtime_s), f"{lives}", downtime_s)
         if point.mode == "after":  # What was durable then is what a recovery writes about: it is cut short, too.
             lives.append([Fault(1 + point.at % RECOVERY_COMMITS, "after")])
-            crashes += _compared(scenario, calm, play(scenario, backend, *lives, downtime_s=downtime_s), f"{lives}")
+            crashes += _compared(scenario, calm, play(scenario, backend, *lives, downtime_s=downtime_s), f"{lives}", downtime_s)
     for _ in range(pairs):
         lives = [[evolve(chance.choice(points), at=chance.randint(1, calm.commits))] for _ in range(2)]
         again = play(scenario, backend, *lives, seed=chance.getrandbits(32), downtime_s=downtime_s)
-        crashes += _compared(scenario, calm, again, f"seed {seed}, {lives}")
+        crashes += _compared(scenario, calm, again, f"seed {seed}, {lives}", downtime_s)
     return crashes
 
 
-def _compared(scenario: Scenario, calm: Outcome, crashed: Outcome, where: str) -> int:
+def _compared(scenario: Scenario, calm: Outcome, crashed: Outcome, where: str, downtime_s: float) -> int:
     if crashed.result != calm.result:
         raise Failed(f"{scenario.name}, crash {where}: the result is {crashed.result!r}, without a crash {calm.result!r}")
     if scenario.same_effects and crashed.effects != calm.effects:
         other = sorted(crashed.effects ^ calm.effects)
         raise Failed(f"{scenario.name}, crash {where}: other steps had effects: {other} (of {sorted(calm.effects)})")
+    late_s = crashed.took_s - calm.took_s
+    if late_s > crashed.crashes * (downtime_s + scenario.late_s):
+        raise Failed(f"{scenario.name}, crash {where}: it took {late_s:.1f} s longer than without a crash")
     return crashed.crashes
