@@ -219,22 +219,16 @@ def reset(actors: RunNames = (), /, *, stdin: Stdin = False, options: Options = 
 
 def _one(to: Address, verb: Verb, options: Options, *, result: Address | None = None) -> int:
     """Do it, and print the run that it is about now."""
-    printer, now_at = Printer(options), result or to
+    now_at = result or to
 
     async def done(operations: Operations) -> int:
         await verb.act(operations, to)
         return Exit.OK
 
     perform(options.db, done)
-    match options.output:
-        case "json":
-            printer.json(Done(kind=now_at.kind, key=now_at.key, act=verb.name, done=True))
-        case "ids":
-            printer.ids([now_at])
-        case "table" if not options.quiet:
-            printer.show(cell(f"{to}: {verb.past}"))
-        case _:
-            pass
+    Printer(options).acted(
+        Done(kind=now_at.kind, key=now_at.key, act=verb.name, done=True), about=now_at, said=f"{to}: {verb.past}"
+    )
     return Exit.OK
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Annotated
+from typing import Annotated, Any
 
+from attrs import frozen
 from cyclopts import Parameter
 
 from actorflow.cli.connect import perform
 from actorflow.cli.exits import Exit
 from actorflow.cli.options import DEFAULTS, Options, address, encoded, length_s
-from actorflow.cli.printer import Printer, cell
+from actorflow.cli.printer import Printer
 from actorflow.cli.text import safe
 from actorflow.errors import (
     AskExpired,
@@ -27,6 +28,26 @@ from actorflow.errors import (
 from actorflow.operations import Operations
 from actorflow.policies.limits import checked_key
 
+
+@frozen(kw_only=True)
+class Accepted:
+    """A message that is durable, and will be handled."""
+
+    kind: str
+    key: str
+    type: str
+    accepted: bool
+
+
+@frozen(kw_only=True)
+class Answer:
+    """What an actor or run replied."""
+
+    kind: str
+    key: str
+    reply: Any
+
+
 To = Annotated[str, Parameter(name="KIND/KEY", help="The actor or run.")]
 Type = Annotated[str, Parameter(name="TYPE", help="The class of the message: module:Class, or its `kind=`.")]
 Body = Annotated[str, Parameter(name="JSON", help="Its fields, as one JSON object.")]
@@ -40,15 +61,7 @@ def tell(to: To, type: Type, body: Body = "{}", /, *, key: Key = None, options: 
     async def told(operations: Operations) -> int:
         given = None if key is None else checked_key(key)
         await operations.tell(whom, type=type, body=payload, key=given, after_s=None)
-        match options.output:
-            case "json":
-                printer.json({"kind": whom.kind, "key": whom.key, "type": type, "accepted": True})
-            case "ids":
-                printer.ids([whom])
-            case "table" if not options.quiet:
-                printer.show(cell(f"{whom}: accepted"))
-            case _:
-                pass
+        printer.acted(Accepted(kind=whom.kind, key=whom.key, type=type, accepted=True), about=whom, said=f"{whom}: accepted")
         return Exit.OK
 
     return perform(options.db, told)
@@ -78,7 +91,7 @@ def ask(
             return Exit.FAILED
         match options.output:
             case "json":
-                printer.json({"kind": whom.kind, "key": whom.key, "reply": json.loads(reply)})
+                printer.json(Answer(kind=whom.kind, key=whom.key, reply=json.loads(reply)))
             case "ids":
                 printer.ids([whom])
             case "table":

@@ -93,6 +93,18 @@ class Printer:
         for run in runs:
             _write(sys.stdout, f"{safe(str(run)) if sys.stdout.isatty() else run}\n")
 
+    def acted(self, record: object, about: Address, said: str) -> None:
+        """What an act came to: a record, the run or actor that it is about now, or (unless quiet) a sentence."""
+        match self.options.output:
+            case "json":
+                self.json(record)
+            case "ids":
+                self.ids([about])
+            case "table" if not self.options.quiet:
+                self.show(cell(said))
+            case _:
+                pass
+
     def lines(self, texts: Iterable[str]) -> None:
         """One text a line, as it is."""
         for text in texts:
