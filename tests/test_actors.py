@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -22,7 +21,6 @@ from actorflow import (
     MailboxFull,
     Message,
     OutsideTurn,
-    Runtime,
     Supervisor,
     Terminated,
     UnknownMessage,
@@ -31,10 +29,11 @@ from actorflow import (
     step,
 )
 from actorflow.errors import AskExpired, CallCycle, HandlerTimeout
+from actorflow.records import Commit, Consume, Refusal
 from actorflow.stores.memory import MemoryStore
-from actorflow.testing.clock import Backend, LoopClock, run_virtual
+from actorflow.testing.clock import Backend
+from tests.harness import both, runtime, virtual
 
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 seen: list[Any] = []
 world: dict[str, Any] = {}
 
@@ -95,17 +94,6 @@ class Account(Actor):
     @handler(Balance, readonly=True)
     async def read(self, m: Balance) -> int:
         return self.balance
-
-
-@asynccontextmanager
-async def runtime(*actors: type[Actor], store: MemoryStore | None = None, **options: Any) -> AsyncIterator[Runtime]:
-    with anyio.fail_after(1_000_000):
-        async with Runtime(store=store or MemoryStore(), actors=actors, clock=LoopClock(), **options) as opened:
-            yield opened
-
-
-def virtual(backend: Backend, fn: Callable[[], Awaitable[Any]]) -> Any:
-    return run_virtual(fn, backend=backend)
 
 
 @both
@@ -581,6 +569,36 @@ class Hasty(Actor, passivate_after="5s"):
 
 class Usual(Hasty):
     pass
+
+
+class Stalling(MemoryStore):
+    """Takes its time, once told to, for every batch in which a turn ends."""
+
+    stalls = False
+
+    async def commit(self, batch: Sequence[Commit], *, fence: int) -> list[Refusal | None]:
+        if self.stalls and any(type(write) is Consume for commit in batch for write in commit.writes):
+            await anyio.sleep(60)
+        return await super().commit(batch, fence=fence)
+
+
+@both
+def test_a_readonly_handler_sees_nothing_that_is_not_durable(backend: Backend) -> None:
+    """P4."""
+
+    async def scenario() -> None:
+        store = Stalling()
+        async with runtime(Usual, store=store) as opened:
+            ann = opened.at(Usual, "ann")
+            await ann.ask(Deposit(10))
+            store.stalls = True
+            await ann.tell(Deposit(5))
+            await anyio.sleep(30)
+            assert await ann.ask(Balance()) == 10  # The turn is over, and its commit is not.
+            await anyio.sleep(60)
+            assert await ann.ask(Balance()) == 15
+
+    virtual(backend, scenario)
 
 
 class Patient(Hasty, passivate_after="10m"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import anyio
@@ -20,7 +18,6 @@ from actorflow import (
     Limits,
     MailboxFull,
     Message,
-    Runtime,
     Terminated,
     Workflow,
     gather,
@@ -31,9 +28,9 @@ from actorflow import (
 from actorflow import message as messages
 from actorflow.records import Address, Loaded
 from actorflow.stores.memory import MemoryStore
-from actorflow.testing.clock import Backend, LoopClock, run_virtual
+from actorflow.testing.clock import Backend
+from tests.harness import Log, Note, Read, both, runtime, virtual
 
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 seen: list[Any] = []
 world: dict[str, Any] = {}
 
@@ -42,17 +39,6 @@ world: dict[str, Any] = {}
 def _anew() -> None:
     seen.clear()
     world.clear()
-
-
-@asynccontextmanager
-async def runtime(*actors: type[Actor], store: MemoryStore | None = None, **options: Any) -> AsyncIterator[Runtime]:
-    with anyio.fail_after(1_000_000):
-        async with Runtime(store=store or MemoryStore(), actors=actors, clock=LoopClock(), **options) as opened:
-            yield opened
-
-
-def virtual(backend: Backend, fn: Callable[[], Awaitable[Any]]) -> Any:
-    return run_virtual(fn, backend=backend)
 
 
 async def loaded(store: MemoryStore, kind: str, key: str) -> Loaded:
@@ -82,25 +68,6 @@ async def once(n: int) -> int:
 
 class Poke(Message[str]):
     how: str = ""
-
-
-class Note(Message[None]):
-    n: int
-
-
-class Read(Message[list[int]]): ...
-
-
-class Log(Actor):
-    got: list[int] = field(factory=list[int])
-
-    @handler
-    async def note(self, m: Note) -> None:
-        self.got.append(m.n)
-
-    @handler(Read, readonly=True)
-    async def read(self, m: Read) -> list[int]:
-        return self.got
 
 
 # --- messages ------------------------------------------------------------------------------------------------------------

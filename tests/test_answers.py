@@ -14,8 +14,7 @@ from actorflow.records import Commit, Consume, Refusal, SetDead
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend, LoopClock, run_virtual
 from actorflow.testing.scenario import Scenario, World, enumerate_crashes
-
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+from tests.harness import both
 
 
 class Ask(Message[int]):

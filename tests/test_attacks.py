@@ -42,8 +42,8 @@ from actorflow.testing.clock import Backend, LoopClock, run_virtual
 from actorflow.testing.faults import Fault, FaultStore, PowerCut
 from actorflow.testing.scenario import Scenario, World, effect, enumerate_crashes
 from tests.attacked_steps import Dying, InProcesses
+from tests.harness import both
 
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 performed: list[str] = []
 world = {"broken": True}
 

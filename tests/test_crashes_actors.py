@@ -30,9 +30,9 @@ from actorflow.errors import AskExpired, CallCycle
 from actorflow.testing.clock import Backend
 from actorflow.testing.invariants import Rows
 from actorflow.testing.scenario import Scenario, World, effect, enumerate_crashes, world
+from tests.harness import Log, Note, Read, both
 
 SEED = 3
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
 def crash(scenario: Scenario, backend: Backend, **options: Any) -> None:
@@ -65,30 +65,11 @@ class Add(Message[int]):
     n: int
 
 
-class Read(Message[list[int]]): ...
-
-
 class Total(Message[int]): ...
-
-
-class Note(Message[None]):
-    n: int
 
 
 class Go(Message[int]):
     n: int = 0
-
-
-class Log(Actor):
-    seen: list[int] = field(factory=list[int])
-
-    @handler
-    async def note(self, m: Note) -> None:
-        self.seen.append(m.n)
-
-    @handler(Read, readonly=True)
-    async def read(self, m: Read) -> list[int]:
-        return self.seen
 
 
 class Counter(Actor):

@@ -11,14 +11,9 @@ import pytest
 from actorflow import Retry, RunPaused, Runtime, SetAside, Transient, Workflow, current_step, step
 from actorflow.testing.clock import Backend
 from actorflow.testing.scenario import Scenario, World, enumerate_crashes, world
+from tests.harness import because, both
 
 SEED = 4
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
-
-
-def because(paused: RunPaused, reason: str) -> None:
-    """It paused for that reason, and no other."""
-    assert paused.reason == reason, paused
 
 
 ITEMS = 23

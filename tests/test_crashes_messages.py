@@ -26,9 +26,9 @@ from actorflow import (
 )
 from actorflow.testing.clock import Backend
 from actorflow.testing.scenario import Scenario, World, effect, enumerate_crashes
+from tests.harness import both
 
 SEED = 2
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
 def crash(scenario: Scenario, backend: Backend, **options: Any) -> None:

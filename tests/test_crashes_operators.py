@@ -34,14 +34,9 @@ from actorflow import (
 )
 from actorflow.testing.clock import Backend
 from actorflow.testing.scenario import Scenario, World, effect, enumerate_crashes, world
+from tests.harness import because, both
 
 SEED = 3
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
-
-
-def because(paused: RunPaused, reason: str) -> None:
-    """It paused for that reason, and no other."""
-    assert paused.reason == reason, paused
 
 
 def crash(scenario: Scenario, backend: Backend, **options: Any) -> None:

@@ -18,10 +18,10 @@ import pytest
 from actorflow import RunPaused, Runtime
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend, LoopClock, run_virtual
+from tests.harness import both
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 Load = Callable[[str], Any]
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
 @pytest.fixture

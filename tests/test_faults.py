@@ -14,8 +14,7 @@ from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend, LoopClock, run_virtual
 from actorflow.testing.faults import Fault, FaultStore, Mode, PowerCut
 from actorflow.testing.scenario import Scenario, World, effect, enumerate_crashes, play
-
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+from tests.harness import both
 
 
 class Go(Message[None]): ...

@@ -13,8 +13,8 @@ import anyio.lowlevel
 import pytest
 
 from actorflow import Abort, Limits, MailboxFull, Message, Retry, Run, Runtime, StepTimeout, Workflow, query, step
+from tests.harness import both
 
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 errors: list[BaseException] = []  #: what the bad run raises
 
 

@@ -26,7 +26,7 @@ from actorflow import (
 )
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend
-from tests.test_actors import both, runtime, virtual
+from tests.harness import both, runtime, virtual
 
 world: dict[str, Any] = {}
 charged: list[str] = []

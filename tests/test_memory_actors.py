@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -26,7 +24,6 @@ from actorflow import (
     MailboxFull,
     Message,
     NotEncodable,
-    Runtime,
     StoreStopped,
     Supervisor,
     Terminated,
@@ -39,9 +36,9 @@ from actorflow import (
     volatile,
 )
 from actorflow.stores.memory import MemoryStore
-from actorflow.testing.clock import Backend, LoopClock, run_virtual
+from actorflow.testing.clock import Backend
+from tests.harness import both, runtime, virtual
 
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 seen: list[Any] = []
 world: dict[str, Any] = {}
 
@@ -50,17 +47,6 @@ world: dict[str, Any] = {}
 def _anew(caplog: pytest.LogCaptureFixture) -> None:
     seen.clear()
     world.clear()
-
-
-@asynccontextmanager
-async def runtime(*actors: type[Actor], store: MemoryStore | None = None, **options: Any) -> AsyncIterator[Runtime]:
-    with anyio.fail_after(1_000_000):
-        async with Runtime(store=store or MemoryStore(), actors=actors, clock=LoopClock(), **options) as opened:
-            yield opened
-
-
-def virtual(backend: Backend, fn: Callable[[], Awaitable[Any]]) -> Any:
-    return run_virtual(fn, backend=backend)
 
 
 class Add(Message[int]):

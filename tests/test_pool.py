@@ -9,8 +9,7 @@ import pytest
 
 from actorflow import Actor, BadDefinition, BadKey, Message, Pool, Runtime, Workflow, handler
 from actorflow.testing.clock import Backend, LoopClock, run_virtual
-
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+from tests.harness import both
 
 
 class Work(Message[str]):

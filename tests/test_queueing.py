@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
 import anyio
 import anyio.lowlevel
 import pytest
 
+from actorflow import Limits
+from actorflow.records import Commit, Envelope, Refusal
 from actorflow.runtime.loops import current_loop
 from actorflow.runtime.queueing import ALONE_S, INSIDE_MAX_ALONE, Queues
+from actorflow.stores.memory import MemoryStore
+from tests.harness import Log, Note, Read, runtime, virtual
 
 pytestmark = pytest.mark.anyio
 SHARED = 3
@@ -122,3 +131,40 @@ async def test_who_is_cancelled_takes_nobodys_place(*, already: bool) -> None:
         for name in list(door.inside):
             await door.go(name)
         assert not door.queues._queues  # Nothing is kept of receivers that nobody sends to.
+
+
+class Weighed(MemoryStore):
+    """Writes down how many messages to one receiver each batch has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+
+    async def commit(self, batch: Sequence[Commit], *, fence: int) -> list[Refusal | None]:
+        sent = Counter(write.run for commit in batch for write in commit.writes if isinstance(write, Envelope))
+        self.most = max(self.most, *sent.values(), 0)
+        return await super().commit(batch, fence=fence)
+
+
+@pytest.mark.parametrize(("beside", "most"), [(True, 5), (False, 40)], ids=["beside_others", "alone"])
+def test_a_flood_of_one_actor_makes_no_batch_large_that_others_wait_for(anyio_backend: str, *, beside: bool, most: int) -> None:
+    """P9: and all of it is handled."""
+
+    async def scenario() -> None:
+        store = Weighed()
+        async with runtime(Log, store=store, limits=Limits(accepted_at_once_max=5)) as opened:
+            flooded = opened.at(Log, "flooded")
+            await flooded.tell(Note(0))
+            if beside:
+                await opened.at(Log, "beside").tell(Note(0))
+            await gathered([partial(flooded.tell, Note(n), key=str(n)) for n in range(1, 41)])
+            assert sorted(await flooded.ask(Read())) == list(range(41))
+        assert store.most == most
+
+    virtual("trio" if anyio_backend == "trio" else "asyncio", scenario)
+
+
+async def gathered(calls: Sequence[Callable[[], Coroutine[Any, Any, object]]]) -> None:
+    async with anyio.create_task_group() as group:
+        for call in calls:
+            group.start_soon(call)

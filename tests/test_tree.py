@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
 import anyio
@@ -32,10 +32,11 @@ from actorflow.operations import TreeNode
 from actorflow.policies.restarts import Backoff
 from actorflow.records import Address, SetRound
 from actorflow.stores.memory import MemoryStore
-from actorflow.testing.clock import Backend, LoopClock, run_virtual
+from actorflow.testing.clock import Backend
 from actorflow.testing.faults import Fault, FaultStore, PowerCut
+from tests import harness
+from tests.harness import both, virtual
 
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 seen: list[Any] = []
 world: dict[Any, Any] = {}
 
@@ -159,16 +160,8 @@ def shop(*children: Any, **rules: Any) -> Supervisor:
     return Supervisor(options.pop("name", "shop"), children=children, **options)
 
 
-@asynccontextmanager
-async def runtime(*tree: Supervisor, store: Any = None, **options: Any) -> AsyncGenerator[Runtime]:
-    store = MemoryStore() if store is None else store
-    with anyio.fail_after(1_000_000):
-        async with Runtime(store=store, actors=[Member, Other, Nap], tree=tree, clock=LoopClock(), **options) as opened:
-            yield opened
-
-
-def virtual(backend: Backend, fn: Callable[[], Awaitable[Any]]) -> Any:
-    return run_virtual(fn, backend=backend)
+def runtime(*tree: Supervisor, store: Any = None, **options: Any) -> AbstractAsyncContextManager[Runtime]:
+    return harness.runtime(Member, Other, Nap, store=store, tree=tree, **options)
 
 
 def host_of(opened: Runtime) -> Any:

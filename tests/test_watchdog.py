@@ -19,8 +19,8 @@ from actorflow.runtime import blame
 from actorflow.runtime.loops import current_loop
 from actorflow.runtime.watchdog import REPORTS_MAX, Watchdog
 from actorflow.testing.clock import LoopClock, run_virtual
+from tests.harness import both
 
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 told: list[str] = []  #: what was warned of
 
 

@@ -220,6 +220,19 @@ class StoreContract(MessageContract):
 
         assert await held.store.get(1) == a_run(outcome=b"1", report=b"r", ended_at=3.0, view=b"new")
 
+    async def test_a_state_and_an_end_in_one_batch_are_both_there_in_either_order(self, held: Held) -> None:
+        await held.commit([a_run(1), a_run(2)])
+        one, two = (waiting(run)._replace(status="failed", wake_at=None, at=2.0) for run in (1, 2))
+
+        await held.commit(
+            [one, SetEnd(run=1, outcome=b"1", report=b"r", ended_at=3.0)],
+            [SetEnd(run=2, outcome=b"old", report=b"r"), two, SetEnd(run=2, outcome=b"2")],
+        )
+
+        end: dict[str, Any] = {"status": "failed", "wake_at": None, "updated_at": 2.0, "report": b"r"}
+        assert await held.store.get(1) == a_run(1, outcome=b"1", ended_at=3.0, **end)
+        assert await held.store.get(2) == a_run(2, outcome=b"2", **end)
+
     async def test_a_new_round_hides_the_entries_and_cursors_of_earlier_ones(self, held: Held) -> None:
         await held.commit([a_run(), an_entry(), SetCursor(1, 0, "", 0, b"{}")])
 
