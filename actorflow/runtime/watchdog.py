@@ -124,6 +124,8 @@ class Watchdog:
             now: On the monotonic clock.
             kept_s: How long this thread could not look because somebody held the interpreter itself, if that is a stall.
         """
+        # Who held the interpreter is seen before anything here gives it away again, as a post to the loop does.
+        seen = blamed(self._watched) if kept_s else None
         ping = self._ping
         if ping is None or ping.answered is not None:
             if ping is not None:
@@ -132,7 +134,7 @@ class Watchdog:
                 return False
             ping = self._ping
         if ping is not None and now - ping.sent - ping.forgiven_s >= self.threshold_s / 2:
-            seen = blamed(self._watched)
+            seen = seen or blamed(self._watched)
             if seen is None:
                 return False
             self._seen(seen, now, ping, kept_s)
