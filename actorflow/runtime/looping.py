@@ -63,7 +63,7 @@ class Looping(Abandonable):
         self.since: float = self.host.clock.wall()
         self.cursor: Cursor = Cursor(begun_at=self.since) if stored is None else cursor_coder.decode(stored, f"cursor of {asked}")
         self.finished_before: int = self.cursor.done + self.cursor.set_aside
-        self._hand = ThreadHand if in_thread(self.step) else TaskHand
+        self._hand = ThreadHand if self.host.stage is None and in_thread(self.step) else TaskHand
         self._reading = True  #: there may be more items to come
         self._scope = anyio.CancelScope()  #: of the reading
         self._room: Signal | None = None  #: what the reading waits for
@@ -115,7 +115,8 @@ class Looping(Abandonable):
         before = self.cursor
         skips = before.low and before.last_key is not None and takes_after(self.request.items)
         index = start = before.low if skips else 0
-        reading = Reading(self.request.items, before.last_key if skips else None, self.host.loop, self.context)
+        after, staged = before.last_key if skips else None, self.host.stage is not None
+        reading = Reading(self.request.items, after, self.host.loop, self.context, in_place=staged)
         async with aclosing(reading.chunks()) as chunks:
             async for chunk in chunks:
                 if reading.size is not None and self.cursor.total is None:

@@ -1,0 +1,350 @@
+"""`Harness`: a service under test, over a store in memory and in virtual time, whose process can die and come back.
+
+It has the verbs of a runtime, and hands them to the process that lives now. What it hands out outlives crashes: a verb that is
+under way when the process dies is repeated in the next life with the same key, as a good client does. What a test gives it
+(resources, mocks) stands for the world outside, and outlives crashes, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, ParamSpec, Self, TypeVar, cast
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from actorflow.actor import Actor
+from actorflow.clock import Chance, Duration, seconds
+from actorflow.errors import BadDefinition, InvalidState, RunEnded, RunPruned, StoreError, StoreUnavailable
+from actorflow.operations import Operations
+from actorflow.policies.limits import Limits
+from actorflow.records import Address, RunQuery
+from actorflow.runtime.front import Front
+from actorflow.runtime.wire import Act, Calls
+from actorflow.supervisor import Supervisor
+from actorflow.testing.bodies import NOTHING, Bodies, Mock, function_of
+from actorflow.testing.clock import LoopClock, Ticks
+from actorflow.testing.faults import PowerCut
+from actorflow.testing.life import Life
+from actorflow.testing.points import CALM, Schedule
+from actorflow.testing.scenario import World
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LIVES_MAX = 40  #: of one test: more is a process that comes to nothing
+PATIENCE_S = 2 * 366 * 86_400.0
+"""How long a verb may wait, in virtual time, before the test is told what it waits for: two years."""
+
+REPEAT_S = 0.1  #: before a store that took nothing is asked again
+SLACK_S = 3.0  #: how much longer `skip` takes for each fault that made the store late, so that those who wait for it are through
+
+DONE_BEFORE = (InvalidState, RunEnded, RunPruned)
+"""What says to a repeated `retry`, `skip`, `decide`, `prune` or `reset` that the first one was done."""
+
+
+class Stuck(AssertionError):
+    """The test waits for what never comes; says what everybody waits for."""
+
+
+class Harness(Front):
+    """What the fixture `actorflow` gives: a service, its crashes, its time, and what its steps did.
+
+    Use it inside the test that asks for it. Every verb of a `Runtime` is here (`start`, `at`, `run`, `runs`, ...), and the
+    process begins with the first one.
+    """
+
+    def __init__(self, *, schedule: Schedule = CALM, ticks: Ticks | None = None, probe: bool = False) -> None:
+        """One whose lives have the faults of *schedule* (those at awaits by *ticks*); with *probe* at another time, with other
+        dice."""
+        self.world: World = World(ticks=ticks or Ticks())
+        self.world.memory._memory.store_id = "test"  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # The same each time.
+        self.bodies: Bodies = Bodies()
+        self.schedule: Schedule = schedule
+        self.lives: list[Life] = []
+        self.answers: list[tuple[str, str]] = []  #: what the test was told: (which call, the value or the error)
+        self.on_end: Callable[[Life], object] | None = None  #: told of each life that ended, before the next one begins
+        self.actors: list[type[Actor]] = []
+        self.resources: list[object] = []
+        self._tree: list[Supervisor] = []
+        self._limits = Limits()
+        self._probe = probe
+        self._chance = Chance(8 if probe else 7)
+        self._calls: Operations = Calls.on(self._call)
+        self._group: TaskGroup | None = None
+        self._up = anyio.Event()
+        self._began = False
+        self._closing = False
+        self._late = 0  #: faults that made the store late, and that `skip` has not made up for
+        self._keys = 0
+        self._downtime_s = 0.0
+
+    # --- what is under test ---------------------------------------------------------------------------------------------
+
+    def use(
+        self,
+        *actors: type[Actor],
+        resources: Sequence[object] = (),
+        tree: Sequence[Supervisor] = (),
+        limits: Limits | None = None,
+    ) -> Self:
+        """Say what the service is made of: what a `Runtime` is given. May be called again, for more.
+
+        Classes that the test itself starts or writes to need not be named. A class whose kind is in use takes its place in the
+        next life: `use(NewCheckout)` and then `restart()` is a deploy.
+        """
+        for actor in actors:
+            self._met(actor)
+        self.resources += resources
+        self._tree += tree
+        self._limits = limits or self._limits
+        return self
+
+    def _met(self, actor: type[Actor]) -> None:
+        if not (isinstance(actor, type) and issubclass(actor, Actor)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise BadDefinition(f"use takes classes derived from Actor or Workflow, not {actor!r:.80}.")
+        if actor in self.actors:
+            return
+        kind = actor.__kind_info__()
+        self.actors = [other for other in self.actors if other.__kind_info__().name != kind.name] + [actor]
+        if self.lives and not self.lives[-1].over:
+            self.lives[-1].learn(kind)
+
+    def mock(
+        self,
+        step: Callable[P, Awaitable[T]],
+        *,
+        returns: T = NOTHING,
+        raises: BaseException | type[BaseException] | None = None,
+        side_effect: Callable[P, Any] | Iterable[Any] | None = None,
+    ) -> None:
+        """Replace what a step does, for this test. It is recorded, retried, timed out and undone as the real one.
+
+        Args:
+            step: The step; also one that is an `undo`, or the plain function of an `each`.
+            returns: What it gives.
+            raises: What it raises, at every attempt.
+            side_effect: A function (async or not) that is called with its arguments, and gives its value unless *returns*
+                does; or several outcomes, one for each attempt, of which exceptions are raised.
+
+        Raises:
+            BadDefinition: It is no step.
+        """
+        self.bodies.mocks[function_of(step)] = Mock(returns, raises, side_effect)
+
+    # --- what happens to it ---------------------------------------------------------------------------------------------
+
+    async def skip(self, duration: Duration) -> None:
+        """Let time pass: "3 days", "90s", 1.5 (seconds), a `timedelta`. What is due meanwhile is done, as far as it goes at once."""
+        await self._alive()
+        late, self._late = self._late, 0
+        await anyio.sleep(seconds(duration) + SLACK_S * late)
+        await anyio.sleep(1e-5)  # All that is ready now goes first.
+
+    async def crash(self, *, downtime: Duration = 0) -> None:
+        """The process dies, as by SIGKILL; on return the next one is up, over what was durable.
+
+        Args:
+            downtime: How long nobody runs.
+        """
+        life = await self._alive()
+        self._downtime_s = seconds(downtime)
+        life.kill("the test killed it")
+        await life.ended.wait()
+        await self._alive()
+
+    async def restart(self, *, downtime: Duration = 0) -> None:
+        """The process ends in order, as for a deploy, and the next one begins, with what `use` said meanwhile."""
+        life = await self._alive()
+        self._downtime_s = seconds(downtime)
+        life.leave()
+        await life.ended.wait()
+        await self._alive()
+
+    @property
+    def crashes(self) -> int:
+        """How often the process died so far."""
+        return self.world.crashes
+
+    # --- what its steps did -----------------------------------------------------------------------------------------------
+
+    def calls(self, step: Callable[..., Any]) -> int:
+        """How often that step's function (or its mock) was called, in all lives, retries and repetitions after a crash counted.
+
+        Raises:
+            BadDefinition: It is no step.
+        """
+        return len(self.bodies.of(step))
+
+    def arguments(self, step: Callable[..., Any]) -> list[dict[str, Any]]:
+        """With what arguments it was called, by their names, in order."""
+        return [body.arguments for body in self.bodies.of(step)]
+
+    # --- verbs ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def operations(self) -> Operations:
+        """All acts of clients and operators, done by the process that lives when they are done."""
+        return self._calls
+
+    async def _call(self, act: Act, values: dict[str, Any]) -> Any:
+        if act.name == "tell" and values.get("key") is None and self._durable(values["to"].kind):
+            self._keys += 1
+            values["key"] = f"tell-{self._keys}"
+        with anyio.move_on_after(PATIENCE_S):
+            try:
+                value = await self._until_done(act, values)
+            except Exception as error:
+                self._told(act, values, f"{type(error).__qualname__}: {error}")
+                raise
+            self._told(act, values, value.decode() if isinstance(value, bytes) else repr(value))
+            return value
+        raise Stuck(f"{act.name} has waited two years for an answer, in virtual time. {await self.standing()}")
+
+    def _told(self, act: Act, values: dict[str, Any], said: str) -> None:
+        if act.name in ("result", "ask"):
+            self.answers.append((f"{act.name} of {values['to']}", said))
+
+    def _durable(self, kind: str) -> bool:
+        return all(actor.__kind_info__().durable for actor in self.actors if actor.__kind_info__().name == kind)
+
+    async def _until_done(self, act: Act, values: dict[str, Any]) -> Any:
+        repeated = False
+        until = anyio.current_time() + values.get("within_s", 0.0)
+        while True:
+            life = await self._alive()
+            if repeated and "within_s" in values:
+                values = {**values, "within_s": max(0.0, until - anyio.current_time())}
+            try:
+                value = await getattr(life.operations, act.name)(**values)
+                if not life.over:
+                    return value  # A process that is dead tells nobody anything.
+            except StoreUnavailable:
+                await anyio.sleep(REPEAT_S)
+            except DONE_BEFORE:
+                if not repeated or act.name not in ("retry", "skip", "decide", "prune", "reset"):
+                    raise
+                return None
+            except (Exception, PowerCut) as error:
+                if not life.over:
+                    raise
+                if not isinstance(error, (StoreError, PowerCut)):
+                    raise
+            repeated = True
+
+    async def standing(self) -> str:
+        """What every run that goes on waits for: a line each."""
+        if not self.lives:
+            return "Nothing was started."
+        operations, lines = self.lives[-1].operations, list[str]()
+        for info in (await operations.runs(RunQuery())).runs:
+            if info.ended_at is None and (info.what == "run" or info.status != "idle"):
+                with suppress(Exception):
+                    lines.append(f"{info.kind}/{info.key}: {await operations.why(Address(info.kind, info.key))}")
+        return "\n".join(lines) or "No run is under way."
+
+    # --- lives ------------------------------------------------------------------------------------------------------------
+
+    async def _alive(self) -> Life:
+        """The process that lives; the first one begins here."""
+        if self._group is None:
+            raise BadDefinition("the fixture `actorflow` lives inside its test: use it in the `async def` that asks for it.")
+        if not self._began:
+            self._began = True
+            await self._group.start(self._keep_alive)
+        while not self.lives or self.lives[-1].over or not self.lives[-1].up:
+            await self._up.wait()
+        return self.lives[-1]
+
+    async def _keep_alive(self, *, task_status: TaskStatus[None]) -> None:
+        """Run one process after the other, as a service manager does."""
+        while not self._closing and len(self.lives) < LIVES_MAX:
+            self._up = anyio.Event()
+            life = self._new_life()
+            self.lives.append(life)
+            life.on_up = self._up.set
+            if len(self.lives) == 1:
+                life.on_up = lambda: (self._up.set(), task_status.started())
+            try:
+                await life.run()
+            finally:
+                self._up.set()
+            if life.died:
+                self.world.crashes += 1
+            if self.on_end is not None:
+                self.on_end(life)
+            life.ended.set()
+            downtime_s, self._downtime_s = self._downtime_s, 0.0
+            await anyio.sleep(downtime_s)
+        if not self._closing:
+            raise Stuck(f"the process has died {LIVES_MAX} times: the service comes to nothing. {await self.standing()}")
+
+    def _new_life(self) -> Life:
+        number = len(self.lives)
+        clock = LoopClock()
+        return Life(
+            number=number,
+            world=self.world,
+            bodies=self.bodies,
+            faults=self.schedule[number] if number < len(self.schedule) else (),
+            actors=list(self.actors),
+            resources=self.resources,
+            tree=self._tree,
+            limits=self._limits,
+            chance=self._chance,
+            clock=_Elsewhen(clock) if self._probe else clock,
+            on_late=self._is_late,
+        )
+
+    def _is_late(self) -> None:
+        self._late += 1
+
+    def kill(self, why: str) -> None:
+        """The process that lives dies now; nothing if none does."""
+        if self.lives and not self.lives[-1].over:
+            self.lives[-1].kill(why)
+
+    async def around(self, test: Callable[[], Awaitable[object]]) -> None:
+        """Run a test, and end the process behind it.
+
+        Raises:
+            BaseException: What the test raised, or what ended the process otherwise than by a planned death.
+        """
+        error: BaseException | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                try:
+                    await test()
+                except anyio.get_cancelled_exc_class():
+                    raise
+                except BaseException as raised:  # noqa: BLE001  (raised below, where no group wraps it)
+                    error = raised
+                await self._end(in_order=error is None)
+                group.cancel_scope.cancel()
+        except BaseExceptionGroup as several:
+            if len(several.exceptions) > 1:
+                raise
+            error = several.exceptions[0]
+        finally:
+            self._group = None
+        if error is not None:
+            raise error
+
+    async def _end(self, *, in_order: bool) -> None:
+        """The last process ends."""
+        if self._began:
+            life = await self._alive()
+            self._closing = True
+            life.leave() if in_order else life.kill("the test failed")
+            await life.ended.wait()
+
+
+class _Elsewhen:
+    """The clock of a loop, some time later: what a program says that depends on the moment is another thing then."""
+
+    recheck_s: float = LoopClock.recheck_s
+
+    def __init__(self, clock: LoopClock) -> None:
+        self.wall: Callable[[], float] = lambda: clock.wall() + 12_345.678
+        self.monotonic: Callable[[], float] = clock.monotonic

@@ -1,0 +1,178 @@
+"""`Life`: one process under test, from its start to its orderly end or its death."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import anyio
+from attrs import define, field
+
+from actorflow.actor import Actor
+from actorflow.clock import Chance, Clock
+from actorflow.kind import Kind
+from actorflow.operations import Operations
+from actorflow.policies.limits import Limits
+from actorflow.records import Commit, Refusal
+from actorflow.runtime import Runtime
+from actorflow.runtime.performing import Stage
+from actorflow.stores import Store
+from actorflow.stores.memory import MemoryStore
+from actorflow.supervisor import Supervisor
+from actorflow.testing import words
+from actorflow.testing.bodies import Bodies, Body
+from actorflow.testing.faults import BESIDE, Fault, FaultStore, PowerCut
+from actorflow.testing.points import Lived
+from actorflow.testing.scenario import World
+
+LATE = ("lost_ack", "unavailable", "delay")  #: faults after which the same process goes on, later
+
+
+@define(eq=False)
+class LifeStore(FaultStore):
+    """A store with faults to come that says what they hit."""
+
+    on_fault: Callable[[Fault, Sequence[Commit]], object] = field(kw_only=True)
+    latest: str | None = field(default=None, init=False)  #: what was recorded last, in words
+
+    async def commit(self, batch: Sequence[Commit], *, fence: int) -> list[Refusal | None]:
+        if not self.dead:
+            fault = next((fault for fault in self.faults if fault.at == self.commits + 1 and fault.mode not in BESIDE), None)
+            if fault is not None:
+                self.on_fault(fault, batch)
+        answers = await super().commit(batch, fence=fence)
+        self.latest = words.of_commit(batch)
+        return answers
+
+
+class _Runtime(Runtime):
+    """One that a test drives."""
+
+    def __init__(self, *, stage: Stage, **options: Any) -> None:
+        super().__init__(**options)
+        self._stage = stage
+
+    def end_at_once(self) -> None:
+        """Nothing goes on, and nothing is drained."""
+        held: anyio.CancelScope | None = getattr(self, "_held", None)
+        if held is not None:
+            held.cancel()
+
+    def learn(self, kind: Kind) -> None:
+        """Know a class more."""
+        if kind.name not in self._kinds:
+            self._resources.bind(kind.name, kind.cls.__qualname__, kind.resources)
+            self._kinds[kind.name] = kind
+
+
+class Life:
+    """One process."""
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        world: World,
+        bodies: Bodies,
+        faults: Sequence[Fault],
+        actors: Sequence[type[Actor]],
+        resources: Sequence[object],
+        tree: Sequence[Supervisor],
+        limits: Limits,
+        chance: Chance,
+        clock: Clock,
+        on_late: Callable[[], object],
+    ) -> None:
+        self.number: int = number
+        self.up: bool = False
+        self.events: list[str] = []  #: what was done to it, in words
+        self.ended: anyio.Event = anyio.Event()
+        self.on_up: Callable[[], object] = lambda: None
+        self._world, self._bodies, self._on_late = world, bodies, on_late
+        self._leaving = anyio.Event()
+        self._scope = anyio.CancelScope()
+        self._began_at = 0
+        self._awaits = 0
+        memory = MemoryStore(share=world.memory)
+        self.store: LifeStore = LifeStore(cast("Store", memory), faults, on_fault=self._hit)
+        world.store = self.store
+        self._runtime = _Runtime(
+            stage=bodies.stage(life=number, alive=lambda: not self.died, begins=self._begins),
+            actors=actors,
+            resources=resources,
+            tree=tree,
+            limits=limits,
+            chance=chance,
+            clock=clock,
+            store=cast("Store", self.store),  # What only reads goes through its `__getattr__`.
+        )
+
+    @property
+    def died(self) -> bool:
+        """It did not end in order."""
+        return self.store.dead
+
+    @property
+    def over(self) -> bool:
+        """It takes nothing more."""
+        return self.store.dead or self._leaving.is_set()
+
+    @property
+    def operations(self) -> Operations:
+        """What can be done to it."""
+        return self._runtime.operations
+
+    def learn(self, kind: Kind) -> None:
+        """Know a class more."""
+        self._runtime.learn(kind)
+
+    async def run(self) -> None:
+        """From its start to its end.
+
+        Raises:
+            BaseException: It ended otherwise than it was told to.
+        """
+        self._began_at = self._world.ticks.count
+        for fault in self.store.faults:
+            if fault.mode == "await":
+                self._world.ticks.arm(fault.at, self.kill)
+        try:
+            with self._scope:
+                async with self._runtime:
+                    self.up = True
+                    self.on_up()
+                    await self._leaving.wait()
+        except (PowerCut, Exception, BaseExceptionGroup):
+            if not self.store.dead:
+                raise
+        finally:
+            self.leave()
+
+    @property
+    def lived(self) -> Lived:
+        """How long it was, once it is over."""
+        return Lived(self.store.batches, self._awaits)
+
+    def leave(self) -> None:
+        """End in order."""
+        if not self._leaving.is_set():
+            self._awaits = self._world.ticks.count - self._began_at
+            self._leaving.set()
+
+    def kill(self, why: str | None = None) -> None:
+        """Die now: nothing reaches the store any more, and nothing goes on."""
+        if not self.store.dead:
+            self.events.append(why or words.of_await(self._bodies.open, self.store.latest))
+            self.store.cut()
+            self._runtime.end_at_once()
+            self._scope.cancel()
+            self.leave()
+
+    def _hit(self, fault: Fault, batch: Sequence[Commit]) -> None:
+        self.events.append(words.of_fault(fault.mode, batch))
+        if fault.mode in LATE:
+            self._on_late()
+
+    def _begins(self, body: Body) -> None:
+        if self._world.recorded(body.key):
+            self._world.recorded_first.append(f"`{body.step.name}` ran again, although its outcome was recorded")
