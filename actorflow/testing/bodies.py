@@ -7,9 +7,11 @@ def` as it is, a plain `def` in place, wherever it would run otherwise.
 from __future__ import annotations
 
 import inspect
+import sysconfig
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from pathlib import Path
 from types import coroutine
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from attrs import define, field
 
@@ -31,17 +33,21 @@ class Body:
     arguments: dict[str, Any]
     life: int  #: of which process, from 0
     ended: bool = False  #: it came to its end: returned, or raised
-    _coro: Any = None
+    coro: Any = None  #: what runs, if it is async
 
     def line(self) -> str | None:
         """Where it waits: the innermost line of it, or of what it calls, that is no library's."""
-        found, coro = None, self._coro
+        found, coro = None, self.coro
         while coro is not None:
             frame = getattr(coro, "cr_frame", None) or getattr(coro, "ag_frame", None) or getattr(coro, "gi_frame", None)
-            if frame is not None and "site-packages" not in frame.f_code.co_filename:
+            if frame is not None and is_users(frame.f_code.co_filename):
                 found = f"{frame.f_code.co_filename}:{frame.f_lineno}"
             coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None)
         return found
+
+
+Around = Callable[[str, "Body | None", Callable[[], Any]], Any]
+"""Calls the last of its arguments: a stretch of the step that a body runs, or (None) of durable code. The first says whose."""
 
 
 @define(eq=False)
@@ -64,7 +70,7 @@ class Mock:
             return given if self.returns is NOTHING else self.returns
         if self.side_effect is not None:
             given = self._next(body)
-            if isinstance(given, BaseException) or (isinstance(given, type) and issubclass(given, BaseException)):
+            if _raisable(given):
                 raise given
             return given
         return None if self.returns is NOTHING else self.returns
@@ -90,7 +96,7 @@ class Bodies:
     began: list[Body] = field(factory=list[Body])  #: in order
     open: list[Body] = field(factory=list[Body])  #: those that run now
     mocks: dict[Callable[..., Any], Mock] = field(factory=dict[Callable[..., Any], Mock])
-    around: Callable[[str, Callable[[], Any]], Any] | None = None  #: every stretch of them passes through this, if it is there
+    around: Around | None = None  #: every stretch of them passes through this, if it is there
 
     def of(self, step: Callable[..., Any]) -> list[Body]:
         """Those of that step, in order.
@@ -128,7 +134,7 @@ class OnStage:
             mock = self.bodies.mocks.get(step.fn)
             given = self._stretch(body, lambda: step.call(arguments) if mock is None else mock(body))
             if inspect.iscoroutine(given):
-                body._coro = given  # noqa: SLF001  (its own class)
+                body.coro = given
                 given = await self._driven(body, given)
             elif inspect.isawaitable(given):
                 given = await given
@@ -143,7 +149,7 @@ class OnStage:
 
     def _stretch(self, body: Body, go_on: Callable[[], Any]) -> Any:
         around = self.bodies.around
-        return go_on() if around is None else around(f"step {body.step.name}", go_on)
+        return go_on() if around is None else around(body.step.name, body, go_on)
 
     @coroutine
     def _driven(self, body: Body, coro: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
@@ -167,7 +173,21 @@ class OnStage:
                 resume, value = coro.throw, thrown
 
 
-def function_of(step: Callable[..., Any]) -> Callable[..., Any]:
+def _raisable(given: Any) -> TypeGuard[BaseException]:
+    cls: Any = given if isinstance(given, type) else type(given)
+    return issubclass(cls, BaseException)
+
+
+LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+HERE = str(Path(__file__).parent.parent)
+
+
+def is_users(path: str) -> bool:
+    """True if that file is neither of Python, of an installed package, nor of actorflow."""
+    return not path.startswith((*LIBRARIES, HERE, "<"))
+
+
+def function_of(step: Any) -> Callable[..., Any]:
     """The function behind a step; a plain function, as `each` and `undo` take them, is its own.
 
     Raises:

@@ -7,12 +7,16 @@ under way when the process dies is repeated in the next life with the same key, 
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
+from attrs import evolve
+
 from actorflow.actor import Actor
 from actorflow.clock import Chance, Duration, seconds
 from actorflow.errors import BadDefinition, InvalidState, RunEnded, RunPruned, StoreError, StoreUnavailable
@@ -32,6 +36,9 @@ from actorflow.testing.scenario import World
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_log = logging.getLogger("actorflow")
+_UNITS = {"second": "s", "minute": "m", "hour": "h", "day": "d"}
+_PROSE = re.compile(rf"\s*([\d.]+) +({'|'.join(_UNITS)})s?\s*", re.ASCII)
 LIVES_MAX = 40  #: of one test: more is a process that comes to nothing
 PATIENCE_S = 2 * 366 * 86_400.0
 """How long a verb may wait, in virtual time, before the test is told what it waits for: two years."""
@@ -54,30 +61,42 @@ class Harness(Front):
     process begins with the first one.
     """
 
-    def __init__(self, *, schedule: Schedule = CALM, ticks: Ticks | None = None, probe: bool = False) -> None:
-        """One whose lives have the faults of *schedule* (those at awaits by *ticks*); with *probe* at another time, with other
-        dice."""
-        self.world: World = World(ticks=ticks or Ticks())
+    def __init__(self) -> None:
+        """One whose process never dies by itself."""
+        self.world: World = World()
         self.world.memory._memory.store_id = "test"  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # The same each time.
         self.bodies: Bodies = Bodies()
-        self.schedule: Schedule = schedule
+        self.redeployed: bool = False  #: a class took the place of another one
         self.lives: list[Life] = []
         self.answers: list[tuple[str, str]] = []  #: what the test was told: (which call, the value or the error)
-        self.on_end: Callable[[Life], object] | None = None  #: told of each life that ended, before the next one begins
-        self.actors: list[type[Actor]] = []
+        self.on_end: Callable[[Life], Awaitable[object]] | None = None  #: awaited when a life has ended, before the next begins
+        self.classes: list[type[Actor]] = []  #: of its actors and workflows
         self.resources: list[object] = []
         self._tree: list[Supervisor] = []
         self._limits = Limits()
-        self._probe = probe
-        self._chance = Chance(8 if probe else 7)
+        self._schedule = CALM
+        self._probe = False
+        self._chance = Chance(7)
         self._calls: Operations = Calls.on(self._call)
         self._group: TaskGroup | None = None
-        self._up = anyio.Event()
+        self._changed: anyio.Event  #: made in the loop
         self._began = False
         self._closing = False
         self._late = 0  #: faults that made the store late, and that `skip` has not made up for
         self._keys = 0
         self._downtime_s = 0.0
+        self._test: Awaitable[object] | None = None
+
+    def begin(self, schedule: Schedule, ticks: Ticks, *, probe: bool = False) -> None:
+        """What is to happen to it: said before the test begins, by who runs it.
+
+        Args:
+            schedule: The faults of its lives.
+            ticks: Of the loop that it will run on.
+            probe: Whether it is another time, with other dice.
+        """
+        self._schedule, self.world.ticks, self._probe = schedule, ticks, probe
+        self._chance = Chance(8 if probe else 7)
 
     # --- what is under test ---------------------------------------------------------------------------------------------
 
@@ -101,12 +120,15 @@ class Harness(Front):
         return self
 
     def _met(self, actor: type[Actor]) -> None:
-        if not (isinstance(actor, type) and issubclass(actor, Actor)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        given: Any = actor
+        if not (isinstance(given, type) and issubclass(given, Actor)):
             raise BadDefinition(f"use takes classes derived from Actor or Workflow, not {actor!r:.80}.")
-        if actor in self.actors:
+        if actor in self.classes:
             return
         kind = actor.__kind_info__()
-        self.actors = [other for other in self.actors if other.__kind_info__().name != kind.name] + [actor]
+        others = [other for other in self.classes if other.__kind_info__().name != kind.name]
+        self.redeployed = self.redeployed or len(others) < len(self.classes)
+        self.classes = [*others, actor]
         if self.lives and not self.lives[-1].over:
             self.lives[-1].learn(kind)
 
@@ -135,10 +157,17 @@ class Harness(Front):
     # --- what happens to it ---------------------------------------------------------------------------------------------
 
     async def skip(self, duration: Duration) -> None:
-        """Let time pass: "3 days", "90s", 1.5 (seconds), a `timedelta`. What is due meanwhile is done, as far as it goes at once."""
+        """Let time pass: "3d" or "3 days", 1.5 (seconds), a `timedelta`.
+
+        What is due meanwhile is done, and on return so is what becomes ready in the last moment, as far as it goes at once.
+
+        Raises:
+            BadDuration: It is none.
+        """
+        length_s = seconds(_short(duration))
         await self._alive()
         late, self._late = self._late, 0
-        await anyio.sleep(seconds(duration) + SLACK_S * late)
+        await anyio.sleep(length_s + SLACK_S * late)
         await anyio.sleep(1e-5)  # All that is ready now goes first.
 
     async def crash(self, *, downtime: Duration = 0) -> None:
@@ -149,7 +178,7 @@ class Harness(Front):
         """
         life = await self._alive()
         self._downtime_s = seconds(downtime)
-        life.kill("the test killed it")
+        life.kill("the test killed the process")
         await life.ended.wait()
         await self._alive()
 
@@ -206,7 +235,7 @@ class Harness(Front):
             self.answers.append((f"{act.name} of {values['to']}", said))
 
     def _durable(self, kind: str) -> bool:
-        return all(actor.__kind_info__().durable for actor in self.actors if actor.__kind_info__().name == kind)
+        return all(actor.__kind_info__().durable for actor in self.classes if actor.__kind_info__().name == kind)
 
     async def _until_done(self, act: Act, values: dict[str, Any]) -> Any:
         repeated = False
@@ -216,9 +245,10 @@ class Harness(Front):
             if repeated and "within_s" in values:
                 values = {**values, "within_s": max(0.0, until - anyio.current_time())}
             try:
-                value = await getattr(life.operations, act.name)(**values)
-                if not life.over:
-                    return value  # A process that is dead tells nobody anything.
+                with life.connected():
+                    value = await getattr(life.operations, act.name)(**values)
+                    if not life.over:
+                        return value  # A process that is dead tells nobody anything.
             except StoreUnavailable:
                 await anyio.sleep(REPEAT_S)
             except DONE_BEFORE:
@@ -240,7 +270,7 @@ class Harness(Front):
         for info in (await operations.runs(RunQuery())).runs:
             if info.ended_at is None and (info.what == "run" or info.status != "idle"):
                 with suppress(Exception):
-                    lines.append(f"{info.kind}/{info.key}: {await operations.why(Address(info.kind, info.key))}")
+                    lines.append(await operations.why(Address(info.kind, info.key)))
         return "\n".join(lines) or "No run is under way."
 
     # --- lives ------------------------------------------------------------------------------------------------------------
@@ -251,28 +281,26 @@ class Harness(Front):
             raise BadDefinition("the fixture `actorflow` lives inside its test: use it in the `async def` that asks for it.")
         if not self._began:
             self._began = True
-            await self._group.start(self._keep_alive)
+            self._group.start_soon(self._keep_alive)
         while not self.lives or self.lives[-1].over or not self.lives[-1].up:
-            await self._up.wait()
+            await self._changed.wait()
         return self.lives[-1]
 
-    async def _keep_alive(self, *, task_status: TaskStatus[None]) -> None:
+    def _change(self) -> None:
+        """Another process is up, or has ended."""
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    async def _keep_alive(self) -> None:
         """Run one process after the other, as a service manager does."""
         while not self._closing and len(self.lives) < LIVES_MAX:
-            self._up = anyio.Event()
             life = self._new_life()
             self.lives.append(life)
-            life.on_up = self._up.set
-            if len(self.lives) == 1:
-                life.on_up = lambda: (self._up.set(), task_status.started())
-            try:
-                await life.run()
-            finally:
-                self._up.set()
+            await life.run()
             if life.died:
                 self.world.crashes += 1
             if self.on_end is not None:
-                self.on_end(life)
+                await self.on_end(life)
             life.ended.set()
             downtime_s, self._downtime_s = self._downtime_s, 0.0
             await anyio.sleep(downtime_s)
@@ -286,14 +314,15 @@ class Harness(Front):
             number=number,
             world=self.world,
             bodies=self.bodies,
-            faults=self.schedule[number] if number < len(self.schedule) else (),
-            actors=list(self.actors),
+            faults=next(iter(self._schedule[number:]), ()),
+            actors=list(self.classes),
             resources=self.resources,
             tree=self._tree,
-            limits=self._limits,
+            limits=evolve(self._limits, crashes_max=self._limits.crashes_max + len(self._schedule)),
             chance=self._chance,
             clock=_Elsewhen(clock) if self._probe else clock,
             on_late=self._is_late,
+            on_up=self._change,
         )
 
     def _is_late(self) -> None:
@@ -304,6 +333,11 @@ class Harness(Front):
         if self.lives and not self.lives[-1].over:
             self.lives[-1].kill(why)
 
+    def variables(self) -> dict[str, Any]:
+        """The variables of the test, while it is under way."""
+        frame = getattr(self._test, "cr_frame", None)
+        return {} if frame is None else dict(frame.f_locals)
+
     async def around(self, test: Callable[[], Awaitable[object]]) -> None:
         """Run a test, and end the process behind it.
 
@@ -311,11 +345,13 @@ class Harness(Front):
             BaseException: What the test raised, or what ended the process otherwise than by a planned death.
         """
         error: BaseException | None = None
+        _log.addFilter(self._worth_logging)
         try:
             async with anyio.create_task_group() as group:
-                self._group = group
+                self._group, self._changed = group, anyio.Event()
                 try:
-                    await test()
+                    self._test = test()
+                    await self._test
                 except anyio.get_cancelled_exc_class():
                     raise
                 except BaseException as raised:  # noqa: BLE001  (raised below, where no group wraps it)
@@ -325,19 +361,34 @@ class Harness(Front):
         except BaseExceptionGroup as several:
             if len(several.exceptions) > 1:
                 raise
-            error = several.exceptions[0]
+            error = next(iter(several.exceptions))
         finally:
             self._group = None
+            _log.removeFilter(self._worth_logging)
         if error is not None:
             raise error
+
+    def _worth_logging(self, _: logging.LogRecord) -> bool:
+        """A process that was killed logs nothing."""
+        return not self.lives or not self.lives[-1].died
 
     async def _end(self, *, in_order: bool) -> None:
         """The last process ends."""
         if self._began:
             life = await self._alive()
             self._closing = True
-            life.leave() if in_order else life.kill("the test failed")
+            life.leave() if in_order else life.kill("")
             await life.ended.wait()
+
+
+def _short(duration: Duration) -> Duration:
+    """A duration as a person writes it in prose, as the clock reads it.
+
+    >>> _short("3 days"), _short("1 hour"), _short("90s")
+    ('3d', '1h', '90s')
+    """
+    found = _PROSE.fullmatch(duration) if isinstance(duration, str) else None
+    return duration if found is None else f"{found[1]}{_UNITS[found[2]]}"
 
 
 class _Elsewhen:

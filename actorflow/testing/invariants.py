@@ -15,7 +15,7 @@ from actorflow.actor import Actor
 from actorflow.attempt import Mark, current
 from actorflow.failures import encode_failure
 from actorflow.kernel.journal import DELIVERED
-from actorflow.kernel.requests import Finished
+from actorflow.kernel.requests import Broken, Finished
 from actorflow.kernel.turn import Turn
 from actorflow.kind import Fields, Kind
 from actorflow.records import ENDED, Envelope, Event, Loaded, Run, RunQuery
@@ -221,6 +221,8 @@ def _replay(rows: Rows, kind: Kind) -> Iterable[str]:
         case Finished(_, Exception() as error) if run.status == "failed":
             if (again_text := _text(encode_failure(error))) != (first := _text(run.outcome or b"")):
                 yield f"replay fails with {again_text!r}, live failed with {first!r}"
+        case Broken(reason):
+            yield f"it {run.status}, and replay breaks: {reason}"
         case end:
             yield f"it {run.status}, and replay comes to {end!r} and asks for {[str(asked) for asked in stretch.asks]}"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import anyio
@@ -15,12 +16,13 @@ from actorflow.operations import Operations
 from actorflow.policies.limits import Limits
 from actorflow.records import Commit, Refusal
 from actorflow.runtime import Runtime
+from actorflow.runtime.loops import Loop
 from actorflow.runtime.performing import Stage
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
 from actorflow.supervisor import Supervisor
 from actorflow.testing import words
-from actorflow.testing.bodies import Bodies, Body
+from actorflow.testing.bodies import Around, Bodies, Body
 from actorflow.testing.faults import BESIDE, Fault, FaultStore, PowerCut
 from actorflow.testing.points import Lived
 from actorflow.testing.scenario import World
@@ -45,6 +47,23 @@ class LifeStore(FaultStore):
         return answers
 
 
+class _Traced:
+    """A loop that lets somebody look at every stretch of durable code."""
+
+    def __init__(self, loop: Loop, around: Around) -> None:
+        self._loop, self._around = loop, around
+
+    def hidden(self, fn: Callable[..., Any], /, *args: Any) -> Any:
+        """Drive durable code, as the loop does it."""
+        turn = getattr(fn, "__self__", None)
+        whose: Any = cast("Any", type)(getattr(turn, "instance", None))
+        name = f"{whose.__name__}.run" if hasattr(whose, "run") else f"a handler of {whose.__name__}"
+        return self._around(name, None, lambda: self._loop.hidden(fn, *args))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+
 class _Runtime(Runtime):
     """One that a test drives."""
 
@@ -57,6 +76,11 @@ class _Runtime(Runtime):
         held: anyio.CancelScope | None = getattr(self, "_held", None)
         if held is not None:
             held.cancel()
+
+    def trace(self, around: Around) -> None:
+        """Show every stretch of durable code."""
+        host = self._running()
+        host.loop = cast("Loop", _Traced(host.loop, around))
 
     def learn(self, kind: Kind) -> None:
         """Know a class more."""
@@ -82,15 +106,16 @@ class Life:
         chance: Chance,
         clock: Clock,
         on_late: Callable[[], object],
+        on_up: Callable[[], object],
     ) -> None:
         self.number: int = number
         self.up: bool = False
         self.events: list[str] = []  #: what was done to it, in words
         self.ended: anyio.Event = anyio.Event()
-        self.on_up: Callable[[], object] = lambda: None
-        self._world, self._bodies, self._on_late = world, bodies, on_late
+        self._world, self._bodies, self._on_late, self._on_up = world, bodies, on_late, on_up
         self._leaving = anyio.Event()
         self._scope = anyio.CancelScope()
+        self._callers: set[anyio.CancelScope] = set()
         self._began_at = 0
         self._awaits = 0
         memory = MemoryStore(share=world.memory)
@@ -139,14 +164,31 @@ class Life:
         try:
             with self._scope:
                 async with self._runtime:
+                    if self._bodies.around is not None:
+                        self._runtime.trace(self._bodies.around)
                     self.up = True
-                    self.on_up()
+                    self._on_up()
                     await self._leaving.wait()
         except (PowerCut, Exception, BaseExceptionGroup):
             if not self.store.dead:
                 raise
         finally:
             self.leave()
+            self._disconnect()
+
+    @contextmanager
+    def connected(self) -> Generator[None]:
+        """A call to it: the block ends when the process does."""
+        with anyio.CancelScope() as scope:
+            self._callers.add(scope)
+            try:
+                yield
+            finally:
+                self._callers.discard(scope)
+
+    def _disconnect(self) -> None:
+        for caller in list(self._callers):
+            caller.cancel()
 
     @property
     def lived(self) -> Lived:
@@ -160,13 +202,20 @@ class Life:
             self._leaving.set()
 
     def kill(self, why: str | None = None) -> None:
-        """Die now: nothing reaches the store any more, and nothing goes on."""
+        """Die now: nothing reaches the store any more, and nothing goes on. *why* is in words; by default, what it was at."""
         if not self.store.dead:
-            self.events.append(why or words.of_await(self._bodies.open, self.store.latest))
+            said = words.of_await(self._bodies.open, self._unrecorded(), self.store.latest) if why is None else why
+            self.events += [said] if said else []
             self.store.cut()
             self._runtime.end_at_once()
             self._scope.cancel()
             self.leave()
+            self._disconnect()
+
+    def _unrecorded(self) -> list[Body]:
+        ended = (body for body in reversed(self._bodies.began) if body.life == self.number and body.ended)
+        latest = next(ended, None)
+        return [] if latest is None or self._world.recorded(latest.key) else [latest]
 
     def _hit(self, fault: Fault, batch: Sequence[Commit]) -> None:
         self.events.append(words.of_fault(fault.mode, batch))

@@ -1,8 +1,8 @@
 """Crash points: where a process dies, or its store fails it, and how a person writes that down.
 
-    before commit 3             the power goes, and that commit is not on the disk
-    await 17                    the process is killed just before the loop lets something go on for the 17th time
-    after commit 2; await 4     the next life has a fault of its own
+before commit 3             the power goes, and that commit is not on the disk
+await 17                    the process is killed just before the loop lets something go on for the 17th time
+after commit 2; await 4     the next life has a fault of its own
 """
 
 from __future__ import annotations

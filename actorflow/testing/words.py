@@ -10,27 +10,27 @@ from actorflow.testing.bodies import Body
 
 _SAID: dict[str, Callable[[Entry], str]] = {
     "step": lambda e: f"the {'outcome' if e.status == 'ok' else 'failure'} of `{e.name}`",
-    "undo": lambda e: f"the undo of `{e.branch.rpartition('/')[0].rpartition('/')[2] or e.name}`",
-    "try": lambda e: f"that attempt {e.attempt} of `{e.name}` failed",
-    "intent": lambda e: f"that `{e.name}` begins",
+    "undo": lambda e: f"the undo `{e.name}`",
+    "try": lambda e: f"the failure of attempt {e.attempt} of `{e.name}`",
+    "intent": lambda e: f"the beginning of `{e.name}`",
     "checkpoint": lambda e: f"the outcome of the checkpoint `{e.name}`",
     "completed": lambda _: "the end of the run",
     "failed": lambda _: "the failure of the run",
-    "cancelled": lambda _: "that the run was cancelled",
-    "receive": lambda _: "that the run received a message",
-    "sleep": lambda _: "that a sleep was over",
-    "timer": lambda _: "that a wait began",
-    "gather": lambda _: "the outcomes of a `gather`",
+    "cancelled": lambda _: "the end of the cancelled run",
+    "receive": lambda _: "the receipt of a message",
+    "sleep": lambda _: "the end of a sleep",
+    "timer": lambda _: "the beginning of a wait",
+    "gather": lambda _: "the end of a `gather`",
     "each": lambda _: "the end of a loop",
     "start": lambda _: "the start of a child run",
     "result": lambda _: "the result of a child run",
-    "tell": lambda _: "that a message was sent",
+    "tell": lambda _: "the sending of a message",
     "ask": lambda _: "the answer to an ask",
-    "handled": lambda e: f"that the message `{_short(e.name)}` was handled",
-    "dead": lambda e: f"that the message `{_short(e.name)}` was given up",
-    "turn": lambda e: f"that the handling of `{_short(e.name)}` began",
-    "paused": lambda e: f"that the run was paused ({e.name})",
-    "again": lambda _: "that a new round began",
+    "handled": lambda e: f"the handling of the message `{_short(e.name)}`",
+    "dead": lambda e: f"the dead letter `{_short(e.name)}`",
+    "turn": lambda e: f"the beginning of the turn for `{_short(e.name)}`",
+    "paused": lambda e: f"the pause of the run ({e.name})",
+    "again": lambda _: "the beginning of a new round",
     "started": lambda e: f"the start of a `{e.name}`",
 }
 """What a commit records, the most telling first."""
@@ -67,7 +67,7 @@ def of_fault(mode: str, batch: Sequence[Commit]) -> str:
     step = next((w for c in batch for w in c.writes if isinstance(w, Entry) and w.kind == "step" and w.status == "ok"), None)
     match mode:
         case "before" if step is not None:
-            return f"the process died after `{step.name}` had its effect and before its outcome was recorded"
+            return of_effect(step.name)
         case "torn" if step is not None:
             return f"the process died while the outcome of `{step.name}` was being written, after its effect"
         case "before":
@@ -84,12 +84,27 @@ def of_fault(mode: str, batch: Sequence[Commit]) -> str:
             return f"the store took a second to record {what}"
 
 
-def of_await(open: Sequence[Body], last: str | None) -> str:
-    """What the process was at when it was killed between two of its awaits."""
+def of_await(open: Sequence[Body], unrecorded: Sequence[Body], last: str | None) -> str:
+    """What the process was at when it was killed between two of its awaits.
+
+    Args:
+        open: Functions of steps that were running.
+        unrecorded: Those that had come to their end, and whose outcome was not durable yet.
+        last: What it recorded last.
+    """
+    if unrecorded:
+        return of_effect(unrecorded[-1].step.name)
     if open:
         doing = " and ".join(f"`{body.step.name}` was running{_at(body)}" for body in open[:3])
         return f"the process died while {doing}"
-    return f"the process died shortly after {last} was recorded" if last is not None else "the process died before it did anything"
+    if last is None:
+        return "the process died while it was starting"
+    return f"the process died shortly after {last} was recorded"
+
+
+def of_effect(name: str) -> str:
+    """The crash point that matters most."""
+    return f"the process died after `{name}` had its effect and before its outcome was recorded"
 
 
 def _at(body: Body) -> str:
