@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError
 
 from actorflow import __version__
 from actorflow.cli import acting, letters, looking
+from actorflow.cli.capture import capture
 from actorflow.cli.demo import demo
 from actorflow.cli.exits import MEANINGS, Exit, UsageError
 from actorflow.cli.messages import ask, tell
@@ -69,6 +70,7 @@ def _app() -> App:
     runs = App(name="runs", help="Look at runs and act on them.")
     app.command(demo)
     app.command(looking.why, name="why")
+    app.command(capture)
     app.command(tell)
     app.command(ask)
     app.command(show_tree, name="tree")

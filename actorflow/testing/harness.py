@@ -8,7 +8,6 @@ under way when the process dies is repeated in the next life with the same key, 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, ParamSpec, Self, TypeVar
@@ -30,6 +29,7 @@ from actorflow.testing.bodies import NOTHING, Bodies, Mock, function_of
 from actorflow.testing.clock import LoopClock, Ticks
 from actorflow.testing.faults import PowerCut
 from actorflow.testing.life import Life
+from actorflow.testing.moments import Elsewhen, in_prose
 from actorflow.testing.points import CALM, Schedule
 from actorflow.testing.scenario import World
 
@@ -37,8 +37,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logging.getLogger("actorflow")
-_UNITS = {"second": "s", "minute": "m", "hour": "h", "day": "d"}
-_PROSE = re.compile(rf"\s*([\d.]+) +({'|'.join(_UNITS)})s?\s*", re.ASCII)
 LIVES_MAX = 40  #: of one test: more is a process that comes to nothing
 PATIENCE_S = 2 * 366 * 86_400.0
 """How long a verb may wait, in virtual time, before the test is told what it waits for: two years."""
@@ -164,7 +162,7 @@ class Harness(Front):
         Raises:
             BadDuration: It is none.
         """
-        length_s = seconds(_short(duration))
+        length_s = seconds(in_prose(duration))
         await self._alive()
         late, self._late = self._late, 0
         await anyio.sleep(length_s + SLACK_S * late)
@@ -320,7 +318,7 @@ class Harness(Front):
             tree=self._tree,
             limits=evolve(self._limits, crashes_max=self._limits.crashes_max + len(self._schedule)),
             chance=self._chance,
-            clock=_Elsewhen(clock) if self._probe else clock,
+            clock=Elsewhen(clock) if self._probe else clock,
             on_late=self._is_late,
             on_up=self._change,
         )
@@ -379,23 +377,3 @@ class Harness(Front):
             self._closing = True
             life.leave() if in_order else life.kill("")
             await life.ended.wait()
-
-
-def _short(duration: Duration) -> Duration:
-    """A duration as a person writes it in prose, as the clock reads it.
-
-    >>> _short("3 days"), _short("1 hour"), _short("90s")
-    ('3d', '1h', '90s')
-    """
-    found = _PROSE.fullmatch(duration) if isinstance(duration, str) else None
-    return duration if found is None else f"{found[1]}{_UNITS[found[2]]}"
-
-
-class _Elsewhen:
-    """The clock of a loop, some time later: what a program says that depends on the moment is another thing then."""
-
-    recheck_s: float = LoopClock.recheck_s
-
-    def __init__(self, clock: LoopClock) -> None:
-        self.wall: Callable[[], float] = lambda: clock.wall() + 12_345.678
-        self.monotonic: Callable[[], float] = clock.monotonic

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextvars import copy_context
+from typing import Any
 
 from attrs import frozen
 
@@ -15,10 +16,11 @@ from actorflow.actor import Actor
 from actorflow.attempt import Mark, current
 from actorflow.failures import encode_failure
 from actorflow.kernel.journal import DELIVERED
-from actorflow.kernel.requests import Broken, Finished
+from actorflow.kernel.requests import Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
 from actorflow.kind import Fields, Kind
 from actorflow.records import ENDED, Envelope, Event, Loaded, Run, RunQuery
+from actorflow.resources import Resources
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
 
@@ -190,33 +192,33 @@ def _answered(rows: Rows, identity: object) -> bool:
     )
 
 
-def replays(rows: Sequence[Rows], actors: Sequence[type[Actor]]) -> list[str]:
+def replays(rows: Sequence[Rows], actors: Sequence[type[Actor]], resources: Resources | None = None) -> list[str]:
     """Runs that completed, or failed by their code, driven once more: each must come to the same end, asking for nothing."""
     kinds = {actor.__kind_info__().name: actor.__kind_info__() for actor in actors}
+    given = resources or Resources()
     return [
         f"{each}: {line}"
         for each in rows
         if each.run.status in ("completed", "failed")
-        for line in _replay(each, kinds[each.run.kind])
+        for line in _replay(each, kinds[each.run.kind], given.fields(each.run.kind))
     ]
 
 
-def _replay(rows: Rows, kind: Kind) -> Iterable[str]:
+def driven(run: Run, events: Sequence[Event], kind: Kind, resources: dict[str, Any] | None = None) -> Stretch:
+    """What the code of a run comes to when it is driven from its top over those entries. No step runs."""
+    instance = kind.build(run.fields if run.fields is not None else run.input, key=run.key, resources=resources)
+    context = copy_context()
+    context.run(current.set, Mark())
+    seed = f"{run.seed}/{run.round}"
+    turn = Turn(instance.run(), context, events, state=Fields(kind, instance), instance=instance, seed=seed)
+    return turn.begin()
+
+
+def _replay(rows: Rows, kind: Kind, resources: dict[str, Any] | None) -> Iterable[str]:
     run = rows.run
     if any(event.entry.kind == "cancelling" for event in rows.past):
         return  # Its code was dropped somewhere on its way.
-    instance = kind.build(run.fields if run.fields is not None else run.input, key=run.key)
-    context = copy_context()
-    context.run(current.set, Mark())
-    turn = Turn(
-        instance.run(),
-        context,
-        rows.loaded.entries,
-        state=Fields(kind, instance),
-        instance=instance,
-        seed=f"{run.seed}/{run.round}",
-    )
-    stretch = turn.begin()
+    stretch = driven(run, rows.loaded.entries, kind, resources)
     if stretch.notes:
         yield f"replay notes {stretch.notes[0]}, which was not recorded"
     match stretch.end:

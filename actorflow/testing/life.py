@@ -23,7 +23,7 @@ from actorflow.stores.memory import MemoryStore
 from actorflow.supervisor import Supervisor
 from actorflow.testing import words
 from actorflow.testing.bodies import Around, Bodies, Body
-from actorflow.testing.faults import BESIDE, Fault, FaultStore, PowerCut
+from actorflow.testing.faults import Fault, FaultStore, PowerCut
 from actorflow.testing.points import Lived
 from actorflow.testing.scenario import World
 
@@ -32,16 +32,13 @@ LATE = ("lost_ack", "unavailable", "delay")  #: faults after which the same proc
 
 @define(eq=False)
 class LifeStore(FaultStore):
-    """A store with faults to come that says what they hit."""
+    """A store with faults to come that knows what they hit."""
 
-    on_fault: Callable[[Fault, Sequence[Commit]], object] = field(kw_only=True)
+    batch: Sequence[Commit] = field(default=(), init=False)  #: the latest that it was given
     latest: str | None = field(default=None, init=False)  #: what was recorded last, in words
 
     async def commit(self, batch: Sequence[Commit], *, fence: int) -> list[Refusal | None]:
-        if not self.dead:
-            fault = next((fault for fault in self.faults if fault.at == self.commits + 1 and fault.mode not in BESIDE), None)
-            if fault is not None:
-                self.on_fault(fault, batch)
+        self.batch = batch
         answers = await super().commit(batch, fence=fence)
         self.latest = words.of_commit(batch)
         return answers
@@ -217,8 +214,8 @@ class Life:
         latest = next(ended, None)
         return [] if latest is None or self._world.recorded(latest.key) else [latest]
 
-    def _hit(self, fault: Fault, batch: Sequence[Commit]) -> None:
-        self.events.append(words.of_fault(fault.mode, batch))
+    def _hit(self, fault: Fault) -> None:
+        self.events.append(words.of_fault(fault.mode, self.store.batch))
         if fault.mode in LATE:
             self._on_late()
 

@@ -20,6 +20,7 @@ import pytest
 from attrs import define, field, frozen
 
 from actorflow.errors import RunPaused
+from actorflow.resources import Resources
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing import points
 from actorflow.testing.bodies import is_users
@@ -160,7 +161,7 @@ class Runs:
         trial.broken += harness.world.recorded_first
         harness.world.recorded_first.clear()
         if not life.died and not harness.redeployed:
-            trial.strayed += replays(rows, harness.classes)
+            trial.strayed += replays(rows, harness.classes, _bound(harness))
         if self.options.invariant is not None:
             trial.broken += await _kept(self.options.invariant, self.item.funcargs)
 
@@ -176,6 +177,14 @@ async def _rows(harness: Harness) -> list[Rows]:
     store = MemoryStore(share=harness.world.memory)
     store._opened = True  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # `open` would count a crash.
     return await rows_of(store)
+
+
+def _bound(harness: Harness) -> Resources:
+    resources = Resources.of(harness.resources)
+    for cls in harness.classes:
+        kind = cls.__kind_info__()
+        resources.bind(kind.name, cls.__qualname__, kind.resources)
+    return resources
 
 
 def _called(fn: Callable[..., Any], fixtures: dict[str, Any]) -> Any:
