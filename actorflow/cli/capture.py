@@ -9,7 +9,7 @@ from hashlib import blake2b
 from importlib import import_module
 from inspect import getsource
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from attrs import frozen
 from cyclopts import Parameter
@@ -114,7 +114,7 @@ def _imported(name: str) -> type[Workflow[Any]]:
         raise UsageError(f"--workflow {name!r} cannot be imported ({error}). Call this where its module is found.") from None
     if not (isinstance(found, type) and issubclass(found, Workflow)):
         raise UsageError(f"--workflow {name!r} is no workflow.")
-    return found
+    return cast("Any", found)
 
 
 def _known(cls: type[Workflow[Any]] | None) -> frozenset[str]:
