@@ -444,7 +444,7 @@ def test_a_step_without_idempotency_is_found_and_explained(written: pytest.Pytes
         "Each time its idempotency key was the same: Checkout/o-1/0//charge/0",
         "to do     Hand `current_step().key` to whoever has the effect*",
         'survives(ignore=["Bank.charged"])',
-        "journal   Checkout/o-1 was running when the process died, and nothing of it was recorded",
+        "journal   Checkout/o-1 was running then, and nothing was recorded",
         "again     pytest test_shop.py::test_an_order --actorflow-crash 'before commit *'",
     )
 
@@ -672,9 +672,78 @@ def test_a_test_that_cannot_be_repeated_is_told_so(written: pytest.Pytester) -> 
     async def test_it(actorflow):
         assert not ONCE.used
         ONCE.used = True
+        actorflow.mock(charge, returns=1)
+        await actorflow.start(Checkout("ann"), key="o-1")
     """
 
     says(written, test, "this test passes, and fails when it is run a second time, with no fault at all", "a fixture of its own")
+
+
+def test_a_test_without_a_process_is_told_so(written: pytest.Pytester) -> None:
+    test = """
+    @pytest.mark.survives
+    async def test_it(actorflow): ...
+    """
+
+    says(written, test, "this test starts nothing with `actorflow`, so there is no process that could die")
+
+
+def test_what_is_due_after_a_skip_is_done_also_when_the_store_is_late(written: pytest.Pytester) -> None:
+    test = """
+    @pytest.mark.survives
+    async def test_it(actorflow):
+        actorflow.mock(charge, returns=1)
+        run = await actorflow.start(Checkout("ann"), key="o-1")
+        await actorflow.skip("3 days")
+        assert (await run.status()).status == "failed"
+    """
+
+    passes(written, test)
+
+
+def test_asks_at_the_same_time_may_be_answered_in_any_order(written: pytest.Pytester) -> None:
+    test = """
+    class Add(Message[int]):
+        n: int
+
+    class Sum(Actor):
+        total: int = 0
+
+        @handler
+        async def add(self, m: Add) -> int:
+            self.total += m.n
+            return self.total
+
+    @pytest.mark.survives(points=40)
+    async def test_it(actorflow):
+        one = actorflow.at(Sum, "s")
+        async with anyio.create_task_group() as group:
+            for n in range(3):
+                group.start_soon(one.ask, Add(n))
+        assert await one.ask(Add(0)) == 3
+    """
+
+    passes(written, test)
+
+
+def test_a_service_that_does_not_start_because_of_its_store_is_started_again(written: pytest.Pytester) -> None:
+    test = """
+    class Get(Message[int]): ...
+
+    class Stock(Actor):
+        left: int
+
+        @handler
+        async def get(self, m: Get) -> int:
+            return self.left
+
+    @pytest.mark.survives(points=40)
+    async def test_it(actorflow):
+        actorflow.use(tree=[Supervisor("shop", children=[Child(Stock(7), "main")])])
+        assert await actorflow.at(Stock, "main").ask(Get()) == 7
+    """
+
+    passes(written, test)
 
 
 def test_a_test_that_fails_or_is_skipped_without_any_fault_does_so_as_any_other(written: pytest.Pytester) -> None:

@@ -8,8 +8,9 @@ under way when the process dies is repeated in the next life with the same key, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, Self, TypeVar
 
 import anyio
@@ -42,7 +43,8 @@ PATIENCE_S = 2 * 366 * 86_400.0
 """How long a verb may wait, in virtual time, before the test is told what it waits for: two years."""
 
 REPEAT_S = 0.1  #: before a store that took nothing is asked again
-SLACK_S = 3.0  #: how much longer `skip` takes for each fault that made the store late, so that those who wait for it are through
+SETTLE_S = 1e-5  #: all that is ready at a moment goes before what comes so much later
+SLACK_S = 3.0  #: how much longer `skip` takes for each fault, so that those who were late by it are through
 
 DONE_BEFORE = (InvalidState, RunEnded, RunPruned)
 """What says to a repeated `retry`, `skip`, `decide`, `prune` or `reset` that the first one was done."""
@@ -67,6 +69,8 @@ class Harness(Front):
         self.redeployed: bool = False  #: a class took the place of another one
         self.lives: list[Life] = []
         self.answers: list[tuple[str, str]] = []  #: what the test was told: (which call, the value or the error)
+        self.at_once: set[str] = set()  #: calls of which several were under way: who is first is nobody's promise
+        self._under_way: Counter[str] = Counter()
         self.on_end: Callable[[Life], Awaitable[object]] | None = None  #: awaited when a life has ended, before the next begins
         self.classes: list[type[Actor]] = []  #: of its actors and workflows
         self.resources: list[object] = []
@@ -80,7 +84,7 @@ class Harness(Front):
         self._changed: anyio.Event  #: made in the loop
         self._began = False
         self._closing = False
-        self._late = 0  #: faults that made the store late, and that `skip` has not made up for
+        self._late = 0  #: faults that made somebody late, and that `skip` has not made up for
         self._keys = 0
         self._downtime_s = 0.0
         self._test: Awaitable[object] | None = None
@@ -164,9 +168,10 @@ class Harness(Front):
         """
         length_s = seconds(in_prose(duration))
         await self._alive()
-        late, self._late = self._late, 0
-        await anyio.sleep(length_s + SLACK_S * late)
-        await anyio.sleep(1e-5)  # All that is ready now goes first.
+        await anyio.sleep(length_s + SETTLE_S)
+        while self._late:
+            late, self._late = self._late, 0
+            await anyio.sleep(SLACK_S * late)
 
     async def crash(self, *, downtime: Duration = 0) -> None:
         """The process dies, as by SIGKILL; on return the next one is up, over what was durable.
@@ -218,19 +223,30 @@ class Harness(Front):
         if act.name == "tell" and values.get("key") is None and self._durable(values["to"].kind):
             self._keys += 1
             values["key"] = f"tell-{self._keys}"
-        with anyio.move_on_after(PATIENCE_S):
+        with anyio.move_on_after(PATIENCE_S), self._listening(act, values) as told:
             try:
                 value = await self._until_done(act, values)
             except Exception as error:
-                self._told(act, values, f"{type(error).__qualname__}: {error}")
+                told(f"{type(error).__qualname__}: {error}")
                 raise
-            self._told(act, values, value.decode() if isinstance(value, bytes) else repr(value))
+            told(value.decode() if isinstance(value, bytes) else repr(value))
             return value
         raise Stuck(f"{act.name} has waited two years for an answer, in virtual time. {await self.standing()}")
 
-    def _told(self, act: Act, values: dict[str, Any], said: str) -> None:
-        if act.name in ("result", "ask"):
-            self.answers.append((f"{act.name} of {values['to']}", said))
+    @contextmanager
+    def _listening(self, act: Act, values: dict[str, Any]) -> Generator[Callable[[str], object]]:
+        """Note what the test is told."""
+        if act.name not in ("result", "ask"):
+            yield lambda _: None
+            return
+        call = f"{act.name} of {values['to']}"
+        self._under_way[call] += 1
+        if act.name == "ask" and self._under_way[call] > 1:
+            self.at_once.add(call)
+        try:
+            yield lambda said: self.answers.append((call, said))
+        finally:
+            self._under_way[call] -= 1
 
     def _durable(self, kind: str) -> bool:
         return all(actor.__kind_info__().durable for actor in self.classes if actor.__kind_info__().name == kind)
@@ -297,6 +313,7 @@ class Harness(Front):
             await life.run()
             if life.died:
                 self.world.crashes += 1
+                self._is_late()
             if self.on_end is not None:
                 await self.on_end(life)
             life.ended.set()

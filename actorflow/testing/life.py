@@ -11,6 +11,7 @@ from attrs import define, field
 
 from actorflow.actor import Actor
 from actorflow.clock import Chance, Clock
+from actorflow.errors import StoreUnavailable
 from actorflow.kind import Kind
 from actorflow.operations import Operations
 from actorflow.policies.limits import Limits
@@ -166,7 +167,9 @@ class Life:
                     self.up = True
                     self._on_up()
                     await self._leaving.wait()
-        except (PowerCut, Exception, BaseExceptionGroup):
+        except (PowerCut, Exception, BaseExceptionGroup) as error:
+            if isinstance(error, StoreUnavailable) and not self.up:
+                self.kill("so the service did not start, and was started again")
             if not self.store.dead:
                 raise
         finally:

@@ -73,16 +73,22 @@ class Options:
             given["ignore"] = (given["ignore"],)
         if (most := item.config.getoption("--actorflow-points")) is not None:
             given["points"] = most
-        if given.get("points") == "all":
-            given["points"] = None
-        elif "points" in given:
-            given["points"] = int(given["points"])
+        if "points" in given:
+            given["points"] = _points(given["points"])
         crash = item.config.getoption("--actorflow-crash")
         try:
             only = None if crash is None else points.parse(crash)
         except ValueError as error:
             pytest.fail(f"--actorflow-crash: {error}", pytrace=False)
         return cls(**given, seed=int(item.config.getoption("--actorflow-seed") or 0), only=only)
+
+
+def _points(given: object) -> int | None:
+    if given in (None, "all"):
+        return None
+    if not str(given).isdigit():
+        pytest.fail(f"survives tries a number of crash points, or 'all' of them, not {given!r}.", pytrace=False)
+    return int(str(given))
 
 
 @define(eq=False)
@@ -264,6 +270,8 @@ class _Survival:
         self.calm = self.runs.run(CALM)
         if self.calm.error is not None:
             raise self.calm.error
+        if not self.calm.harness.lives:
+            raise DidNotSurvive("this test starts nothing with `actorflow`, so there is no process that could die")
         if self.calm.strayed:
             raise DidNotSurvive(strayed(self.runs.item.named, self.calm.strayed))
         if self.calm.broken:
@@ -292,7 +300,8 @@ class _Survival:
         lines = list(dict.fromkeys([*trial.broken, *trial.strayed]))
         for change in self._changed(trial):
             lines += said_of(change)
-        told = changes(self.calm.answers(), trial.answers(), without=self.unsure)
+        unsure = {*self.unsure, *self.calm.harness.at_once, *trial.harness.at_once}
+        told = changes(self.calm.answers(), trial.answers(), without=unsure)
         if trial.error is None:
             lines += [f"{c.path} was {', '.join(c.more) or 'nothing'}; without the crash {', '.join(c.fewer)}" for c in told]
             other = sorted(trial.keys() ^ self.calm.keys())

@@ -132,10 +132,10 @@ def journal_of(rows: Iterable[Rows]) -> list[str]:
     lines: list[str] = []
     for each in list(rows)[:RUNS_SHOWN_MAX]:
         entries = [entry for _, entry in each.past if entry.kind not in LOG_ONLY or entry.kind in ("handled", "dead", "paused")]
-        what = "and of it was recorded" if entries else "and nothing of it was recorded"
-        lines.append(f"{each} was {each.run.status} when the process died, {what}")
+        what = "and recorded were" if entries else "and nothing was recorded"
+        lines.append(f"{each} was {each.run.status} then, {what}")
         lines += [f"    {_entry(entry)}" for entry in entries[-SHOWN_MAX:]]
-    return lines or ["nothing was recorded when the process died"]
+    return lines or ["nothing was recorded then"]
 
 
 def _entry(entry: Entry) -> str:

@@ -61,7 +61,7 @@ def changes(before: Picture, after: Picture, *, without: Iterable[str] = ()) -> 
     found: list[Change] = []
     for path in [*before, *(path for path in after if path not in before)]:
         was, now = before.get(path, Counter[str]()), after.get(path, Counter[str]())
-        if was == now or any(path == name or path.startswith((f"{name}.", f"{name}[")) for name in ignored):
+        if was == now or any(path == name or path.startswith((f"{name}.", f"{name}[", f"{name}/")) for name in ignored):
             continue
         more, fewer = tuple((now - was).elements()), tuple((was - now).elements())
         found.append(Change(path, more, fewer, was.total(), now.total()))
