@@ -7,7 +7,7 @@ do on their way out; a test then makes another store over the same data and anot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -17,10 +17,13 @@ from actorflow.errors import StoreUnavailable
 from actorflow.records import Commit, Lease, Refusal
 from actorflow.stores import Store
 
-Mode = Literal["before", "after", "unavailable", "lost_ack", "delay", "zombie", "drain", "pause"]
-"""What happens at a commit (drain and pause: after *delay_s* of a life, whatever the commit).
+T = TypeVar("T")
+Mode = Literal["before", "after", "torn", "unavailable", "lost_ack", "delay", "zombie", "await", "drain", "pause"]
+"""What happens at a commit (await: when the loop lets something go on for the N-th time; drain and pause: after *delay_s* of a
+life; whatever the commit).
 
-before, after: the power goes, and the batch is not, or is, on the disk (it is one transaction, so a torn one is none).
+before, after: the power goes, and the batch is not, or is, on the disk. torn: half of its commits are, each of them whole: a
+batch that failed is written commit by commit. await: the process dies wherever its tasks are.
 unavailable: nothing is written, and it may be repeated. lost_ack: it is written, and that is found out after a while, as by a
 store that has to look its commit up. delay: it is written after a while. zombie: another holder took the store.
 drain: the process is told to end, and ends in order. pause: an operator pauses all runs, and resumes them a second later.
@@ -44,7 +47,17 @@ class Fault:
     delay_s: float = 1.0
 
     def __str__(self) -> str:
-        return f"{self.mode} after {self.delay_s:g} s" if self.mode in ("drain", "pause") else f"{self.mode} commit {self.at}"
+        match self.mode:
+            case "drain" | "pause":
+                return f"{self.mode} after {self.delay_s:g} s"
+            case "await":
+                return f"dead at await {self.at}"
+            case _:
+                return f"{self.mode} commit {self.at}"
+
+
+BESIDE = frozenset(("await", "drain", "pause"))
+"""Modes that do not belong to a commit."""
 
 
 @define(eq=False)
@@ -53,8 +66,13 @@ class FaultStore:
 
     store: Store
     faults: Sequence[Fault] = ()
-    commits: int = field(default=0, init=False)  #: commit calls so far
+    batches: list[int] = field(factory=list[int], init=False)  #: how many commits each call of `commit` brought
     dead: bool = field(default=False, init=False)  #: the power has gone
+
+    @property
+    def commits(self) -> int:
+        """Calls of `commit` so far."""
+        return len(self.batches)
 
     @property
     def url(self) -> str:
@@ -63,7 +81,7 @@ class FaultStore:
     def cut(self) -> PowerCut:
         """From now on nothing reaches the data; raise what this returns."""
         self.dead = True
-        return PowerCut(f"the power went at commit {self.commits}")
+        return PowerCut(f"the power went at commit {len(self.batches)}")
 
     async def open(self, *, now: float, standby: bool = False) -> Lease:
         return await self.store.open(now=now, standby=standby)
@@ -72,27 +90,37 @@ class FaultStore:
         """See `Store.commit`; or what was planned for this call."""
         if self.dead:
             raise self.cut()
-        self.commits += 1
-        fault = next((fault for fault in self.faults if fault.at == self.commits), None)
+        self.batches.append(len(batch))
+        fault = next((fault for fault in self.faults if fault.at == len(self.batches) and fault.mode not in BESIDE), None)
         match fault:
             case Fault(mode="before"):
                 raise self.cut()
             case Fault(mode="after"):
                 await self.store.commit(batch, fence=fence)
                 raise self.cut()
+            case Fault(mode="torn"):
+                await self.store.commit(batch[: len(batch) // 2], fence=fence)
+                raise self.cut()
             case Fault(mode="unavailable"):
                 raise StoreUnavailable("the disk is full, says the fault injector. Nothing was written.")
             case Fault(mode="lost_ack"):
                 answers = await self.store.commit(batch, fence=fence)
                 await anyio.sleep(fault.delay_s)
-                return answers
+                return self._alive(answers)
             case Fault(mode="delay", delay_s=delay_s):
                 await anyio.sleep(delay_s)
+                self._alive(None)
             case Fault(mode="zombie"):
                 await self.store.open(now=0.0)  # Raises the fence: ours is worth nothing from here on.
             case _:
                 pass
         return await self.store.commit(batch, fence=fence)
+
+    def _alive(self, answer: T) -> T:
+        """The answer, to who has lived to hear it."""
+        if self.dead:
+            raise self.cut()
+        return answer
 
     async def close(self) -> None:
         if not self.dead:
@@ -108,6 +136,6 @@ class FaultStore:
             answer = await read(*args, **kwargs)
             for _ in range(READ_TICKS):
                 await anyio.lowlevel.checkpoint()
-            return answer
+            return self._alive(answer)
 
         return reading
