@@ -1,4 +1,8 @@
-"""`python -m tests.yardstick`: play the cases and print the score.
+"""`python -m tests.yardstick`: an outside yardstick, the conformance cases of another durable-execution system.
+
+A case is a YAML file: a handler in prose, its input, what the outside world does meanwhile (callbacks), the result, and the
+history that must come of it. As for every system that is measured with them, the handlers are written by hand (`programs`);
+everything else is read from the file. This fetches the cases, plays them and prints the score.
 
 Exit codes: 0 if no case failed, 1 if one did (or is in no table), 2 if the cases cannot be had or the call is wrong.
 """
@@ -12,7 +16,7 @@ import sys
 from pathlib import Path
 
 from tests.yardstick.cases import PACKAGE, VERSION, BadCase, Case, fetch, read_cases
-from tests.yardstick.programs import programs
+from tests.yardstick.programs.table import programs
 from tests.yardstick.score import Result, as_json, as_page, as_text, judge_all, misfits, read_reasons
 
 
@@ -43,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", type=Path, metavar="DIR", help="a folder of cases, instead of those of the package")
     parser.add_argument("--only", action="append", metavar="ID", help="this case only; may be given several times")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.add_argument("--crashes", action="store_true", help="also cut the power at each commit (about three minutes)")
+    parser.add_argument("--crashes", action="store_true", help="also crash each case at its commits and awaits (some minutes)")
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the score as a page")
     return parser
 

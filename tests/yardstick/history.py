@@ -167,10 +167,10 @@ class History:
             return
         message = json.loads(entry.outcome)
         match entry.ref:
-            case "refused":
+            case "yardstick-refused":
                 details = {"Error": _error(message["type"], message["message"])}
                 self._add("CallbackFailed", "Callback", mark.scope, place, details)
-            case "beat":
+            case "yardstick-beat":
                 pass
             case _:
                 result = {"Payload": json.dumps(message.get("payload"))}

@@ -128,14 +128,15 @@ class Play:
             if world.store.dead:
                 raise world.store.cut()
             self.run = self._stored()
-            if self._news():
+            ended = self.run.status in ENDED or self.run.status == "paused"
+            if news := self._news():
                 note(world, "rest")
                 self._told = len(history(world, self.run))
-                if self.run.status in ENDED or self.run.status == "paused":
-                    note(world, OVER)
-                    return self._end()
-                if self.way == "killed":
-                    raise world.store.cut()
+            if ended:  # Without news, if the process died after it had told them.
+                note(world, OVER)
+                return self._end()
+            if news and self.way == "killed":
+                raise world.store.cut()
             await self._until_next(runtime)
         raise Stuck(f"it came to rest {RESTS_MAX} times")
 
@@ -241,9 +242,9 @@ def measure(case: Case, program: type[Program]) -> list[str]:
 
 
 def crashed(case: Case, program: type[Program], *, points_max: int = 40) -> tuple[int, list[str]]:
-    """Play a case straight with the power cut before and after each commit; how many cuts, and what they changed.
+    """Play a case straight, crashed at its commits and awaits; how many crashes, and what they changed.
 
-    What a cut must not change is how the run ends and which effects it has; no step whose outcome is recorded runs again. Cases
+    What a crash must not change is how the run ends and which effects it has; no step whose outcome is recorded runs again. Cases
     in which the process dies by itself are left out: a step that may run once has not run if it is cut short before it begins.
     """
     cuts, complaints = 0, list[str]()

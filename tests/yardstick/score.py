@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from attrs import asdict, frozen
 
@@ -41,7 +42,7 @@ class Result:
     program: str | None = None
     reason: str | None = None  #: its title
     complaints: tuple[str, ...] = ()
-    cuts: int = 0  #: how often the power was cut, beside what the case itself asks for
+    cuts: int = 0  #: how often it was crashed, beside what the case itself asks for
 
 
 def read_reasons(path: Path = REASONS) -> list[Reason]:
@@ -116,15 +117,16 @@ def as_text(results: Sequence[Result], complaints: Sequence[str]) -> str:
 def summary(results: Sequence[Result]) -> str:
     counts = scored(results)
     cuts = sum(result.cuts for result in results)
-    counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in get_args(Verdict))
-    return f"{counted}, of {len(results)} cases" + (f"; {cuts:,} cuts of the power" if cuts else "")
+    told = f"{counts['passed']} passed, {counts['failed']} failed, {counts['does not apply']} do not apply"
+    return f"{told}, of {len(results)} cases" + (f"; {cuts:,} crashes" if cuts else "")
 
 
 # --- as a page ---------------------------------------------------------------------------------------------------------
 
-_CUTS = """- With `--crashes` each case that does not let the process die by itself is also played with the power cut before and
-  after each commit, and in the recovery from that: {cuts:,} cuts. None changed how a run ends or which effects it has, and no
-  step whose outcome was recorded ran again.
+_CUTS = """\
+- With `--crashes` each case that does not let the process die by itself is also crashed as by `actorflow.testing.scenario`:
+  before, after and within its commits, at its awaits, and in the recovery from that; {cuts:,} crashes. None changed how a run
+  ends or which effects it has, and no step whose outcome was recorded ran again.
 """
 
 
@@ -156,7 +158,8 @@ def _row(suite: str, of: Sequence[Result]) -> str:
 
 def _reason(reason: Reason) -> str:
     cases = ", ".join(sorted(reason.cases, key=number))
-    return f"**{reason.title[0].upper()}{reason.title[1:]}** ({reason.difference}: {cases}). {reason.why}"
+    text = f"**{reason.title[0].upper()}{reason.title[1:]}** ({reason.difference}: {cases}). {reason.why}"
+    return textwrap.fill(text, 130, break_long_words=False, break_on_hyphens=False)
 
 
 def judge_all(

@@ -112,12 +112,12 @@ class Letter:
     timestamp: datetime
 
 
-class DoneWithLetter(Message[None], kind="done-with-letter"):
+class DoneWithLetter(Message[None], kind="yardstick-done-with-letter"):
     callback: str
     payload: Letter
 
 
-class DoneWithNumber(Message[None], kind="done-with-number"):
+class DoneWithNumber(Message[None], kind="yardstick-done-with-number"):
     callback: str
     payload: int
 
@@ -249,7 +249,7 @@ class Verdict:
     status: str
 
 
-class DoneWithVerdict(Message[None], kind="done-with-verdict"):
+class DoneWithVerdict(Message[None], kind="yardstick-done-with-verdict"):
     callback: str
     payload: Verdict
 

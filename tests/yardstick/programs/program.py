@@ -9,14 +9,14 @@ from actorflow.kernel.branches import driver
 from tests.yardstick import ledger
 
 
-class Done(Message[None], kind="done"):
+class Done(Message[None], kind="yardstick-done"):
     """A callback was completed."""
 
     callback: str
     payload: Any = None
 
 
-class Refused(Message[None], kind="refused"):
+class Refused(Message[None], kind="yardstick-refused"):
     """A callback was completed with an error."""
 
     callback: str
@@ -24,7 +24,7 @@ class Refused(Message[None], kind="refused"):
     message: str
 
 
-class Beat(Message[None], kind="beat"):
+class Beat(Message[None], kind="yardstick-beat"):
     """Whoever is to complete a callback is alive."""
 
     callback: str
