@@ -125,7 +125,7 @@ def summary(results: Sequence[Result]) -> str:
 
 _CUTS = """\
 - With `--crashes` each case that does not let the process die by itself is also crashed as by `actorflow.testing.scenario`:
-  before, after and within its commits, at its awaits, and in the recovery from that; {cuts:,} crashes. None changed how a run
+  before, after and within its commits, at its awaits, and in the recovery from that; about {cuts:,} crashes. None changed how a run
   ends or which effects it has, and no step whose outcome was recorded ran again.
 """
 
@@ -145,7 +145,7 @@ def as_page(results: Sequence[Result], reasons: Sequence[Reason]) -> str:
         other=counts["does not apply"],
         count=len(results),
         suites="\n".join([*rows, _row("all", results)]),
-        cuts=_CUTS.format(cuts=cuts) if cuts else "",
+        cuts=_CUTS.format(cuts=round(cuts, -2)) if cuts else "",
         reasons="\n\n".join(_reason(reason) for reason in reasons),
         failures="\n## What fails\n\n" + "\n".join(failed) + "\n" if failed else "",
     )
