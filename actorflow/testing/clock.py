@@ -64,18 +64,17 @@ class Ticks:
     """Counts how often the loop let something go on: a task after an await, a callback. That is every place to die in."""
 
     count: int = field(default=0, init=False)
-    _at: int = field(default=-1, init=False)
-    _action: Callable[[], object] | None = field(default=None, init=False)
+    _armed: dict[int, Callable[[], object]] = field(factory=dict[int, Callable[[], object]], init=False)
 
     def arm(self, after: int, action: Callable[[], object]) -> None:
-        """Call *action* just before the *after*-th from now; what was armed before is forgotten."""
-        self._at, self._action = self.count + after, action
+        """Call *action* just before the *after*-th from now."""
+        self._armed[self.count + after] = action
 
     def tick(self) -> None:
         """The loop is about to let something go on."""
         self.count += 1
-        if self.count == self._at and self._action is not None:
-            self._action()
+        if self._armed and (action := self._armed.pop(self.count, None)) is not None:
+            action()
 
 
 def run_virtual(fn: Callable[[], Awaitable[T]], *, backend: Backend, seed: int | None = None, ticks: Ticks | None = None) -> T:

@@ -23,7 +23,7 @@ from attrs import define, field, frozen
 from actorflow.actor import Actor
 from actorflow.attempt import current_step
 from actorflow.clock import Chance, Clock
-from actorflow.errors import RunEnded, RunPaused, StoreUnavailable
+from actorflow.errors import InvalidState, RunEnded, RunPaused, StoreUnavailable
 from actorflow.policies.limits import Limits
 from actorflow.records import ENDED, Address, Entry, Run, RunQuery
 from actorflow.runtime import Runtime
@@ -211,7 +211,7 @@ async def _lived(scenario: Scenario, world: World, store: FaultStore) -> tuple[b
             drain_s = next((fault.delay_s for fault in store.faults if fault.mode == "drain"), math.inf)
             scope = anyio.move_on_after(drain_s)
             async with anyio.create_task_group() as beside:
-                beside.start_soon(_pauses, runtime, store)
+                beside.start_soon(pauses, runtime, store)
                 with anyio.fail_after(scenario.deadline_s), scope:
                     result = await _persistent(scenario, runtime, world)
                 beside.cancel_scope.cancel()
@@ -223,7 +223,7 @@ async def _lived(scenario: Scenario, world: World, store: FaultStore) -> tuple[b
     return store.dead, result
 
 
-async def _pauses(runtime: Runtime, store: FaultStore) -> None:
+async def pauses(runtime: Runtime, store: FaultStore) -> None:
     """An operator who pauses all runs at planned moments, and resumes them a second later, or in the next life."""
     began = anyio.current_time()
     forgotten = await runtime.operations.runs(RunQuery(status="paused", reason="operator"))
@@ -236,7 +236,7 @@ async def _pauses(runtime: Runtime, store: FaultStore) -> None:
         for verb in ("pause", "resume"):
             for run in runs:
                 if run.status not in ENDED:
-                    with suppress(StoreUnavailable, RunEnded):
+                    with suppress(StoreUnavailable, RunEnded, InvalidState):
                         await getattr(runtime.operations, verb)(Address(run.kind, run.key))
             await anyio.sleep(1.0)
 
