@@ -125,8 +125,8 @@ def summary(results: Sequence[Result]) -> str:
 
 _CUTS = """\
 - With `--crashes` each case that does not let the process die by itself is also crashed as by `actorflow.testing.scenario`:
-  before, after and within its commits, at its awaits, and in the recovery from that; about {cuts:,} crashes. None changed how a run
-  ends or which effects it has, and no step whose outcome was recorded ran again.
+  before, after and within its commits, at its awaits, and in the recovery from that; about {cuts:,} crashes. None changed how a
+  run ends or which effects it has, and no step whose outcome was recorded ran again.
 """
 
 
