@@ -114,7 +114,8 @@ def _imported(name: str) -> type[Workflow[Any]]:
         raise UsageError(f"--workflow {name!r} cannot be imported ({error}). Call this where its module is found.") from None
     if not (isinstance(found, type) and issubclass(found, Workflow)):
         raise UsageError(f"--workflow {name!r} is no workflow.")
-    return cast("Any", found)
+    workflow: type[Workflow[Any]] = cast("Any", found)
+    return workflow
 
 
 def _known(cls: type[Workflow[Any]] | None) -> frozenset[str]:

@@ -322,16 +322,17 @@ class _Survival:
         item, trace = self.runs.item, Trace()
         self.runs.run(schedule, trace=trace)
         backend = item.config.getoption("--actorflow-backend")
+        changed = {change.path for change in self._changes(trial)}
         return Verdict(
             test=item.named,
             when=[event for life in trial.harness.lives for event in life.events],
             then=then,
-            causes=trace.causes(),
+            causes=sorted(trace.causes(), key=lambda cause: cause.path not in changed),
             diverged=bool(trial.strayed) or (isinstance(trial.error, RunPaused) and trial.error.reason == "diverged"),
             journal=journal_of(trial.rows),
             again=command(item.named, points.written(schedule), *(["--actorflow-backend", backend] if backend else [])),
             point=f"crash point {self.tried + 1} of {self.total}{self.sample}",
-            ignorable=bool(self._changes(trial)),
+            ignorable=bool(changed),
         )
 
 

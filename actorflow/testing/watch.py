@@ -86,10 +86,10 @@ class Watch:
             local: Variables of the test.
         """
         look = _Look(frozenset(keys), frozenset(module.__name__ for module in self.modules))
-        for resource in resources:
-            look.at(type(resource).__name__, resource)
         for name, value in self.fixtures.items():
             look.at(name, value)
+        for resource in resources:
+            look.at(type(resource).__name__, resource)
         for module in self.modules:
             for name, value in _data(module):
                 look.at(name, value)
