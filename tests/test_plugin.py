@@ -8,6 +8,11 @@ from textwrap import dedent
 
 import pytest
 
+from actorflow.testing import survival, verdict
+
+LOADED = (survival, verdict)
+"""Pytester forgets what was imported while it ran; what is imported here stays."""
+
 pytest_plugins = ("pytester",)
 
 SHOP = '''
@@ -339,7 +344,13 @@ def test_what_this_plugin_cannot_run_is_said(written: pytest.Pytester) -> None:
     result = run(
         written,
         """
+        from hypothesis import HealthCheck, given, settings, strategies as st
+
         def test_sync(actorflow): ...
+
+        @settings(suppress_health_check=list(HealthCheck))
+        @given(st.integers())
+        async def test_given(actorflow, n): ...
 
         @pytest.mark.survives
         def test_without(): ...
@@ -353,7 +364,8 @@ def test_what_this_plugin_cannot_run_is_said(written: pytest.Pytester) -> None:
     )
     result.stdout.fnmatch_lines(
         [
-            "*a test with the fixture `actorflow` awaits things: write `async def test_sync(...)`.",
+            "*the fixture `actorflow` cannot be had here. It awaits things: write `async def test_sync(...)`.",
+            "*With @given, each example needs a service of its own: write `Harness().play(test)` in the test.",
             "*`survives` needs the fixture: write `async def test_without(actorflow)`.",
             "*survives takes points=, *",
             "*survives knows the faults before, after, *; not fire.",
@@ -447,6 +459,79 @@ def test_a_step_without_idempotency_is_found_and_explained(written: pytest.Pytes
         "journal   Checkout/o-1 was running then, and nothing was recorded",
         "again     pytest test_shop.py::test_an_order --actorflow-crash 'before commit *'",
     )
+
+
+def test_a_runtime_that_runs_a_recorded_step_again_is_found(written: pytest.Pytester) -> None:
+    """The promises are looked at, whatever the test asserts: here the journal is lost whenever a run goes on."""
+    test = """
+    from attrs import evolve
+    from actorflow.stores.memory import MemoryStore
+
+    @pytest.fixture(autouse=True)
+    def forgetful(monkeypatch):
+        load = MemoryStore.load
+
+        async def forgets(store, run):
+            loaded = await load(store, run)
+            return loaded if loaded.run.status == "completed" else evolve(loaded, entries=[])
+
+        monkeypatch.setattr(MemoryStore, "load", forgets)
+
+    @pytest.mark.survives(faults=["after"])
+    async def test_it(actorflow):
+        actorflow.mock(charge, returns=1)
+        actorflow.mock(ship, returns="parcel")
+        run = await actorflow.start(Checkout("ann"), key="o-1")
+        await run.tell(Approve(by="bob"))
+        await run.result()
+    """
+
+    says(written, test, "`charge` ran again, although its outcome was recorded")
+
+
+def test_of_a_sample_the_earliest_failure_is_looked_for(written: pytest.Pytester) -> None:
+    test = """
+    DONE = []
+
+    @step
+    def act(n: int) -> None:
+        if n > 2:
+            DONE.append(n)
+
+    class Acts(Workflow[None]):
+        async def run(self) -> None:
+            for n in range(9):
+                await act(n)
+
+    @pytest.mark.survives(points=6, pairs=0, faults=["before"])
+    async def test_it(actorflow):
+        await (await actorflow.start(Acts(), key="a")).result()
+    """
+    every = [line for line in run(written, test, "--actorflow-points", "all").outlines if " again " in line]
+
+    for seed in range(4):
+        said = run(written, test, "--actorflow-seed", str(seed))
+        said.stdout.fnmatch_lines([f"*crash point * of 6, a sample of * by --actorflow-seed {seed})"])
+        assert [line for line in said.outlines if " again " in line] == every
+
+
+def test_two_crashes_in_a_row_are_tried_too(written: pytest.Pytester) -> None:
+    test = """
+    @step
+    def act() -> None: ...
+
+    class Acts(Workflow[None]):
+        async def run(self) -> None:
+            await act()
+
+    @pytest.mark.survives(pairs=40, faults=["before"])
+    async def test_it(actorflow):
+        await (await actorflow.start(Acts(), key="a")).result()
+        assert actorflow.crashes < 2
+    """
+
+    said = says(written, test, "the test failed at test_shop.py:*: assert actorflow.crashes < 2")
+    said.stdout.fnmatch_lines(["*--actorflow-crash 'before commit ?; before commit ?'"])
 
 
 def test_what_is_meant_to_differ_is_ignored(written: pytest.Pytester) -> None:

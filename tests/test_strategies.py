@@ -21,7 +21,6 @@ from pydantic import BaseModel
 
 from actorflow import Abort, Actor, BadDefinition, Message, Workflow, handler, resource, volatile
 from actorflow.codec import coder
-from actorflow.testing.clock import run_virtual
 from actorflow.testing.harness import Harness
 from actorflow.testing.strategies import inputs, messages, states, values
 
@@ -224,5 +223,4 @@ def test_an_actor_and_a_model_agree_on_any_messages(told: list[Deposit | Withdra
                 await actorflow.crash()
 
     model = 0
-    harness = Harness()
-    run_virtual(partial(harness.around, partial(test, harness)), backend="asyncio")
+    Harness().play(test)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, ParamSpec, Self, TypeVar
 
 import anyio
@@ -22,12 +22,11 @@ from actorflow.clock import Chance, Duration, seconds
 from actorflow.errors import BadDefinition, InvalidState, RunEnded, RunPruned, StoreError, StoreUnavailable
 from actorflow.operations import Operations
 from actorflow.policies.limits import Limits
-from actorflow.records import Address, RunQuery
 from actorflow.runtime.front import Front
 from actorflow.runtime.wire import Act, Calls
 from actorflow.supervisor import Supervisor
 from actorflow.testing.bodies import NOTHING, Bodies, Mock, function_of
-from actorflow.testing.clock import LoopClock, Ticks
+from actorflow.testing.clock import Backend, LoopClock, Ticks, run_virtual
 from actorflow.testing.faults import PowerCut
 from actorflow.testing.life import Life
 from actorflow.testing.moments import Elsewhen, in_prose
@@ -231,7 +230,7 @@ class Harness(Front):
                 raise
             told(value.decode() if isinstance(value, bytes) else repr(value))
             return value
-        raise Stuck(f"{act.name} has waited two years for an answer, in virtual time. {await self.standing()}")
+        raise Stuck(f"{act.name} has waited two years for an answer, in virtual time. {await self._standing()}")
 
     @contextmanager
     def _listening(self, act: Act, values: dict[str, Any]) -> Generator[Callable[[str], object]]:
@@ -276,16 +275,8 @@ class Harness(Front):
                     raise
             repeated = True
 
-    async def standing(self) -> str:
-        """What every run that goes on waits for: a line each."""
-        if not self.lives:
-            return "Nothing was started."
-        operations, lines = self.lives[-1].operations, list[str]()
-        for info in (await operations.runs(RunQuery())).runs:
-            if info.ended_at is None and (info.what == "run" or info.status != "idle"):
-                with suppress(Exception):
-                    lines.append(await operations.why(Address(info.kind, info.key)))
-        return "\n".join(lines) or "No run is under way."
+    async def _standing(self) -> str:
+        return await self.lives[-1].standing() if self.lives else "Nothing was started."
 
     # --- lives ------------------------------------------------------------------------------------------------------------
 
@@ -320,7 +311,7 @@ class Harness(Front):
             downtime_s, self._downtime_s = self._downtime_s, 0.0
             await anyio.sleep(downtime_s)
         if not self._closing:
-            raise Stuck(f"the process has died {LIVES_MAX} times: the service comes to nothing. {await self.standing()}")
+            raise Stuck(f"the process has died {LIVES_MAX} times: the service comes to nothing. {await self._standing()}")
 
     def _new_life(self) -> Life:
         number = len(self.lives)
@@ -347,6 +338,14 @@ class Harness(Front):
         """The process that lives dies now; nothing if none does."""
         if self.lives and not self.lives[-1].over:
             self.lives[-1].kill(why)
+
+    def play(self, test: Callable[[Self], Awaitable[object]], *, backend: Backend = "asyncio") -> None:
+        """Run an async function of this harness in virtual time: where there is no fixture, as in a test with `@given`.
+
+        Raises:
+            BaseException: What it raised.
+        """
+        run_virtual(lambda: self.around(lambda: test(self)), backend=backend)
 
     def variables(self) -> dict[str, Any]:
         """The variables of the test, while it is under way."""

@@ -15,7 +15,7 @@ from actorflow.errors import StoreUnavailable
 from actorflow.kind import Kind
 from actorflow.operations import Operations
 from actorflow.policies.limits import Limits
-from actorflow.records import Commit, Refusal
+from actorflow.records import Address, Commit, Refusal, RunQuery
 from actorflow.runtime import Runtime
 from actorflow.runtime.loops import Loop
 from actorflow.runtime.performing import Stage
@@ -144,6 +144,13 @@ class Life:
     def operations(self) -> Operations:
         """What can be done to it."""
         return self._runtime.operations
+
+    async def standing(self) -> str:
+        """What every run that goes on waits for: a line each."""
+        page = await self.operations.runs(RunQuery())
+        going_on = [info for info in page.runs if info.ended_at is None and (info.what == "run" or info.status != "idle")]
+        lines = [await self.operations.why(Address(info.kind, info.key)) for info in going_on]
+        return "\n".join(lines) or "No run is under way."
 
     def learn(self, kind: Kind) -> None:
         """Know a class more."""

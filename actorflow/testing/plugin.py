@@ -98,7 +98,9 @@ def actorflow(request: pytest.FixtureRequest) -> Harness:
 
     item = request.node
     if not isinstance(item, DurableTest):
-        pytest.fail(f"a test with the fixture `actorflow` awaits things: write `async def {item.name}(...)`.", pytrace=False)
+        given = "With @given, each example needs a service of its own: write `Harness().play(test)` in the test."
+        said = given if hasattr(_function(item), "hypothesis") else f"It awaits things: write `async def {item.name}(...)`."
+        pytest.fail(f"the fixture `actorflow` cannot be had here. {said}", pytrace=False)
     item.harness = Harness()
     return item.harness
 
