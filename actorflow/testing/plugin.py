@@ -141,8 +141,11 @@ class DurableTest(pytest.Function):
     def progress(self, done: int, total: int) -> None:
         """Tell somebody who watches how far it is."""
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and reporter.verbosity > 0 and reporter.isatty and done % 20 == 0:
-            reporter.rewrite(f"{self.nodeid} {done}/{total} crash points ", erase=True)
+        if reporter is not None and reporter.verbosity > 0 and reporter.isatty and (done % 20 == 0 or done == total):
+            far = "" if done == total else f"{done}/{total} crash points "
+            capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
+            with capture.global_and_fixture_disabled():
+                reporter.rewrite(f"{self.nodeid} {far}", erase=True)
 
     def backend(self) -> str:
         """On which loop it runs."""

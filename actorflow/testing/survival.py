@@ -263,6 +263,7 @@ class _Survival:
             self.runs.item.progress(self.tried, self.total)
             self._survived(schedule, skipped)
             self.tried += 1
+        self.runs.item.progress(self.total, self.total)
         return f"{self.tried} of {len(every)}" if skipped else f"{self.tried}"
 
     def _calmly(self) -> None:
