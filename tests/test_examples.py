@@ -239,14 +239,14 @@ def test_the_tests_of_an_order_pass_and_find_a_bank_that_is_given_no_key(tmp_pat
         '"shop", order.cents, key=str(id(current_step()))',
     )
 
-    done = {name: tested(tmp_path, name, of) for name, of in (("test_order", text), ("test_spoilt", spoilt))}
+    done = {name: said_by_pytest(tmp_path, name, of) for name, of in (("test_order", text), ("test_spoilt", spoilt))}
 
     assert done["test_order"].returncode == 0, done["test_order"].stdout
     assert "3 passed" in done["test_order"].stdout
     assert "the step `charge` changed `bank.accounts` 2 times" in done["test_spoilt"].stdout
 
 
-def tested(folder: Path, name: str, text: str) -> subprocess.CompletedProcess[str]:
+def said_by_pytest(folder: Path, name: str, text: str) -> subprocess.CompletedProcess[str]:
     """What pytest says of a file, with the plugin."""
     (folder / f"{name}.py").write_text(text, encoding="utf-8")
     plugin = ["-p", "no:actorflow", "-p", "actorflow.testing.plugin", "-p", "no:cacheprovider", "-W", "error"]

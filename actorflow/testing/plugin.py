@@ -7,6 +7,7 @@ Tests that ask for the fixture are run by this plugin, in virtual time; all othe
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from inspect import iscoroutinefunction
 from pathlib import Path
 from types import ModuleType
@@ -144,7 +145,7 @@ class DurableTest(pytest.Function):
         if reporter is not None and reporter.verbosity > 0 and reporter.isatty and (done % 20 == 0 or done == total):
             far = "" if done == total else f"{done}/{total} crash points "
             capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
-            with capture.global_and_fixture_disabled():
+            with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
                 reporter.rewrite(f"{self.nodeid} {far}", erase=True)
 
     def backend(self) -> str:
