@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -97,6 +98,25 @@ def test_a_power_cut_ends_a_runtime_at_once_whoever_waits_for_it(backend: Backen
     assert took_s < 1.0
     assert messages == 0
     assert ENDED == ["step"]
+
+
+@both
+@pytest.mark.parametrize("mode", ["before", "zombie"])
+def test_a_cancel_that_could_not_be_written_is_not_said_to_be_done(backend: Backend, mode: Mode) -> None:
+    """P4: whoever is told that a run is cancelled may rely on it."""
+
+    async def main() -> str:
+        memory = MemoryStore()
+        store = FaultStore(MemoryStore(share=memory))
+        with suppress(PowerCut, StoreError, BaseExceptionGroup):
+            async with Runtime(actors=[Waiter], store=store, clock=LoopClock()) as runtime:
+                run = await runtime.start(Waiter(), key="w")
+                store.faults = [Fault(store.commits + 1, mode)]
+                with pytest.raises((StoreError, PowerCut)):
+                    await run.cancel()
+        return memory._memory.runs[1].status
+
+    assert virtually(backend, main) != "cancelled"
 
 
 async def _tell(waiter: Run[Waiter]) -> None:
