@@ -542,6 +542,8 @@ async def test_a_runtime_waits_for_a_client_that_holds_the_store_for_a_moment(ur
 
 
 async def test_a_second_runtime_is_told_that_the_store_is_held(url: str) -> None:
+    """C6."""
+
     async with shop(url):
         with pytest.raises(StoreBusy):
             await empty(url)
@@ -623,6 +625,8 @@ async def test_a_skip_whose_fate_is_unknown_is_not_repeated_but_told(url: str) -
 
 
 async def test_a_start_that_must_be_new_may_be_repeated_by_who_made_it_and_by_nobody_else(url: str) -> None:
+    """X7."""
+
     async with shop(url) as (runtime, client):
         for operations in (runtime.operations, client.operations):
             await operations.start(
@@ -692,6 +696,8 @@ async def last_words(stream: ByteStream) -> Exception:
     ],
 )
 async def test_garbage_ends_its_connection_and_no_other(url: str, sent: bytes, why: str) -> None:
+    """S14."""
+
     async with shop(url, limits=Limits(payload_bytes_max=1_000)) as (_, client):
         await client.start(Order(), key="o1")
         async with raw(url) as stream:
@@ -702,6 +708,8 @@ async def test_garbage_ends_its_connection_and_no_other(url: str, sent: bytes, w
 
 
 async def test_a_frame_that_never_ends_is_read_up_to_the_bound_only(url: str) -> None:
+    """S14."""
+
     async with shop(url, limits=Limits(payload_bytes_max=1_000)), raw(url) as stream:
         with pytest.raises(anyio.BrokenResourceError):  # noqa: PT012  (the holder hangs up at some send)
             while True:
@@ -724,6 +732,8 @@ async def test_who_does_not_say_hello_as_it_should_is_not_let_in(url: str, hello
 
 
 async def test_a_connection_that_says_nothing_is_closed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S14."""
+
     monkeypatch.setattr(sockets, "HELLO_S", 0.01)
     async with shop(url), raw(url, hello=False) as stream:
         with pytest.raises(anyio.EndOfStream):
@@ -806,6 +816,8 @@ async def test_an_answer_that_is_too_large_is_refused_with_what_to_do(url: str, 
 
 
 async def test_clients_beyond_the_bound_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S14, S22."""
+
     monkeypatch.setattr(sockets, "CONNECTIONS_MAX", 1)
     async with shop(url) as (_, client), Client(url) as second:
         await client.counts()
@@ -818,6 +830,8 @@ async def test_clients_beyond_the_bound_are_refused(url: str, monkeypatch: pytes
 
 
 async def test_the_socket_is_beside_the_database_for_its_owner_only_and_goes_with_the_runtime(url: str, folder: Path) -> None:
+    """S15, S23."""
+
     path = folder / "shop.db.sock"
     async with shop(url):
         assert mode_of(path) == 0o600

@@ -79,7 +79,7 @@ class Sequence(Workflow[int]):
 
 @both
 def test_finished_steps_never_run_again_and_the_result_stays(backend: Backend) -> None:
-    """X1, X2, X3, X4, A3, A4, A5, R7, R12."""
+    """X1, X2, X3, X4, R12, A3, A4, A5."""
 
     def expect(world: World, _: object) -> None:
         assert sum(world.effects.values()) <= 4 + world.crashes
@@ -269,7 +269,7 @@ class Tasks(Workflow[list[str]]):
 
 @both
 def test_tasks_outlive_the_line_that_started_them_and_are_joined(backend: Backend) -> None:
-    """Rule 7, X16: and what is left open ends with the run."""
+    """Rule 7: and what is left open ends with the run."""
     crash(one(Tasks(), same_effects=False), backend)
 
 
@@ -411,7 +411,7 @@ async def note(text: str) -> str:
 
 @both
 def test_now_random_and_uuid_are_the_same_on_every_replay(backend: Backend) -> None:
-    """Rule 12, A6: what a step was given is what the code still has."""
+    """D11, rule 12, A6: what a step was given is what the code still has."""
     crash(one(Dice()), backend)
 
 
@@ -465,7 +465,7 @@ def failing(workflow: Workflow[Any], **options: Any) -> Scenario:
 
 @both
 def test_an_abort_undoes_each_step_once_in_reverse_order(backend: Backend) -> None:
-    """A13, X8, G6, rule 23: a crash between two undos goes on with the next."""
+    """X8, A13, rule 23: a crash between two undos goes on with the next."""
     crash(failing(Trip(), expect=_undone_once), backend)
 
 

@@ -221,7 +221,7 @@ class Threads(Workflow[int]):
 
 @both
 def test_steps_in_threads_survive_a_crash_as_others_do(backend: Backend) -> None:
-    """X2, X3, X11: a few points, as a thread knows no virtual time."""
+    """X2, X3: a few points, as a thread knows no virtual time."""
     from actorflow.clock import SystemClock
     from actorflow.testing.scenario import tell
 
@@ -318,7 +318,7 @@ def test_every_pair_of_faults_of_a_short_run_ends_well(backend: Backend) -> None
 
 
 def test_the_ledger_knows_how_often_a_step_ran() -> None:
-    """The harness itself: a crash after the effect and before its record repeats it."""
+    """A5: the harness itself: a crash after the effect and before its record repeats it."""
     seen: list[int] = []
     scenario = Scenario(
         name="Steps", actors=[Steps], script=_steps, expect=lambda world, _: seen.append(sum(world.effects.values()))
