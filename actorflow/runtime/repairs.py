@@ -294,17 +294,16 @@ def _not_set_aside(past: Sequence[Event], loaded: Loaded | None) -> list[Event]:
 
 
 def _inherited(events: Sequence[Event], cut: Event | None, run: int, *, compare: bool) -> list[Write]:
-    """Copies of the entries that the fork begins with; not undone by it, so without their `ref`."""
+    """Copies of the entries that the fork begins with; not undone by it, so without their `ref`.
+
+    What was cancelled is no outcome: the fork performs it.
+    """
     kept: list[Write] = []
     begun = {line for seq, entry in events if cut is not None and seq < cut.seq for line in lines(entry.branch)}
     for seq, entry in events:
         before = cut is None or seq < cut.seq
         elsewhere = cut is not None and not follows(entry.branch, cut.entry.branch, begun=begun) and entry.status == "ok"
-        inherited = entry.kind in (*DELIVERED, *SPOT, "patch") and (before or elsewhere)
-        failed_last = (
-            cut is None and entry.kind in DELIVERED and entry.status in ("failed", "timeout", "interrupted", "cancelled")
-        )
-        if inherited and not (failed_last and not before):
+        if entry.kind in (*DELIVERED, *SPOT, "patch") and entry.status != "cancelled" and (before or elsewhere):
             taken = entry.kind == "receive"  # Its number is what `reply` answers; whoever asked is answered by the original.
             input_ = (entry.input or b"").partition(b" ")[0] or None if taken else entry.input if compare else NOT_COMPARED
             kept.append(entry._replace(run=run, ref=entry.ref if taken else None, input=input_))
