@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from attrs import field
 from actorflow import Actor, Message, RunPaused, Runtime, handler
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend, LoopClock, run_virtual
-from actorflow.testing.faults import FaultStore, PowerCut
+from actorflow.testing.faults import Fault, FaultStore, PowerCut
 
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -37,10 +37,14 @@ async def life(
     *actors: type[Actor],
     script: Callable[[Runtime], Awaitable[Any]],
     cut_s: float | None = None,
+    faults: Sequence[Fault] = (),
     **options: Any,
 ) -> Any:
-    """One life of a process over what *memory* remembers: what its script came to, or nothing if the power went after *cut_s*."""
-    store, result = FaultStore(MemoryStore(share=memory)), None
+    """One life of a process over what *memory* remembers: what its script came to, or nothing if the power went.
+
+    It goes after *cut_s*, or as *faults* say.
+    """
+    store, result = FaultStore(type(memory)(share=memory), faults), None
 
     async def cut(after_s: float) -> None:
         await anyio.sleep(after_s)
