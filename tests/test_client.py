@@ -248,6 +248,8 @@ async def test_errors_come_through_as_what_they_are_with_what_they_carry(url: st
 
 
 async def test_what_no_class_can_read_is_refused_at_the_door(url: str) -> None:
+    """F12."""
+
     async with shop(url) as (_, client):
         await client.start(Order(), key="o1")
         operations, at = client.operations, Address("Order", "o1")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -19,12 +22,14 @@ from actorflow import (
     Retry,
     RunCancelled,
     RunPaused,
+    Runtime,
     UnknownKind,
     Workflow,
     gather,
     handler,
     step,
 )
+from actorflow.errors import Undecodable
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend
 from tests.harness import Log, Note, Read, because, both, runtime, virtual
@@ -42,7 +47,7 @@ def _anew() -> None:
 @step
 async def note(word: str) -> str:
     did.append(word)
-    await anyio.sleep(1.0)
+    await anyio.sleep(world.get("nap_s", 1.0))
     return word
 
 
@@ -575,10 +580,56 @@ def test_fields_that_do_not_fit_todays_class_set_their_run_aside_unread(backend:
     virtual(backend, scenario)
 
 
+@step
+async def wrapped(word: str) -> str:
+    return f"<{word}>"
+
+
 class Kept(Workflow[str]):
     word: str
 
     async def run(self) -> str:
-        await note(self.word)
+        await wrapped(self.word)
         await self.receive(Go)
         return self.word
+
+
+@both
+@pytest.mark.parametrize(("good", "bad"), [(b"<needle>", b"<needlf>"), (b"needle", b"needlf")], ids=["an entry", "all its rows"])
+def test_a_row_that_cannot_be_read_is_listed_and_does_not_spoil_its_page(
+    backend: Backend, tmp_path: Path, good: bytes, bad: bytes
+) -> None:
+    """E5: lists and histories are shown, and the others go on."""
+    path, words = tmp_path / "store.db", ("first", "needle", "last")
+
+    async def scenario() -> None:
+        async with Runtime(f"sqlite:///{path}", actors=[Kept], watchdog=None) as opened:
+            for word in words:
+                run = await opened.start(Kept(word), key=word[:1])
+                while (await run.status()).status != "waiting":
+                    await anyio.lowlevel.checkpoint()
+        content = path.read_bytes()
+        assert good in content
+        path.write_bytes(content.replace(good, bad))
+        db = sqlite3.connect(path, isolation_level=None)
+        db.execute("update run set wake_at = 0 where key = 'n'")  # It is due, so it is loaded though nobody asks for it.
+        db.close()
+        async with Runtime(f"sqlite:///{path}", actors=[Kept], watchdog=None) as opened:
+            for word in words:
+                with suppress(Undecodable):
+                    await opened.run(Kept, word[:1]).tell(Go())
+            assert [await opened.run(Kept, word[:1]).result() for word in ("first", "last")] == ["first", "last"]
+            with pytest.raises((RunPaused, Undecodable), match="checksum"):
+                await opened.run(Kept, "n").result()
+            while not (await opened.runs(status="paused")).runs:
+                await anyio.lowlevel.checkpoint()
+            listed = {info.key: info.status for info in (await opened.runs()).runs}
+            assert listed == {"f": "completed", "l": "completed", "n": "paused"}
+            if good == b"<needle>":
+                assert [entry.kind for entry in await opened.run(Kept, "n").history()][:2] == ["started", "step"]
+
+    async def bounded() -> None:
+        with anyio.fail_after(30):
+            await scenario()
+
+    anyio.run(bounded, backend=backend)

@@ -304,7 +304,7 @@ async def test_the_file_says_what_it_is_and_is_sound(path: Path) -> None:
 
 
 async def test_a_flipped_byte_is_noticed_and_harms_one_run_only(path: Path) -> None:
-    """B9, I13."""
+    """B9, E5, I13."""
 
     held = await opened(path)
     await held.commit([a_run(1), a_run(2), a_run(3), an_entry(1, outcome=b'"needle"'), an_entry(2)])
