@@ -21,24 +21,6 @@ ODD: tuple[str, ...] = (
     *("%", "_", "a%b", "a_b", "axb", "\\", "*", "?", "[a]"),
     *("\u00e9", "e\u0301", "\U0001f600"),  # One letter written in two ways is two keys.
 )
-    "'",
-    '"',
-    "a'; drop table run; --",
-    "%",
-    "_",
-    "a%b",
-    "a_b",
-    "axb",
-    "\\",
-    "*",
-    "?",
-    "[a]",
-    "' or '1'='1",
-    "run",
-    "é",
-    "é",
-    "😀",
-)
 
 
 class Say(Message[str]):
