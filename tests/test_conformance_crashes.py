@@ -310,7 +310,7 @@ class Contested(Workflow[str]):
 
 @both
 def test_a_zombie_that_wakes_writes_nothing_and_leaves_one_history_and_one_end(backend: Backend) -> None:
-    """X39, R14."""
+    """X39, R14, I8."""
     memory, told = MemoryStore(), list[BaseException]()
 
     async def old() -> None:

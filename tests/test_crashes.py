@@ -150,8 +150,12 @@ class TooSlow(Workflow[str]):
 
 @both
 def test_a_timeout_cancels_the_step_and_stays_a_timeout(backend: Backend) -> None:
-    """X14, R3, D10."""
-    crash(one(TooSlow()), backend)
+    """X14, R3, D10: and it cleans up, in each of its attempts."""
+
+    def expect(world: World, _: object) -> None:
+        assert world.marks.count("cleaned up") == len(world.tries)
+
+    crash(one(TooSlow(), expect=expect), backend)
 
 
 @step(retry=Retry(attempts=3, first="1s", jitter=0.0))

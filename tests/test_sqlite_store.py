@@ -637,6 +637,8 @@ async def test_another_writer_is_waited_for_and_then_named(held: Held, path: Pat
 
 
 async def test_a_fence_raised_behind_its_back_stops_a_holder(held: Held, path: Path) -> None:
+    """I8."""
+
     raw(path, "update store set fence = fence + 1")
 
     with pytest.raises(FenceLost):
