@@ -179,7 +179,7 @@ class Uploading(Workflow[list[int]]):
 
 @both
 def test_the_next_attempt_reads_the_progress_that_the_last_one_stored(backend: Backend) -> None:
-    """E16, rule 20: a heartbeat survives the attempt and the process."""
+    """Rule 20: a heartbeat survives the attempt and the process."""
     crash(one(Uploading()), backend)
 
 
@@ -372,7 +372,7 @@ class Sleeper(Workflow[list[float]]):
 @both
 @pytest.mark.parametrize("downtime_s", [0.0, 50.0])
 def test_sleep_ends_at_its_first_due_time_whatever_happens_between(backend: Backend, downtime_s: float) -> None:
-    """X18, A10, D10."""
+    """X18, A10."""
     scenario = one(Sleeper())
     if downtime_s:  # A crash before `now` was durable, or long after: the times differ, the rest holds.
         inner = scenario.script
@@ -658,7 +658,7 @@ class Choosing(Workflow[str]):
 
 @both
 def test_a_predicate_that_raises_pauses_its_run_and_nobody_else(backend: Backend) -> None:
-    """P9, R9."""
+    """P9."""
 
     async def script(runtime: Runtime, _: World) -> Any:
         choosing = await runtime.start(Choosing(), key="c")

@@ -298,7 +298,7 @@ def test_an_answer_that_was_there_when_its_run_was_loaded_is_seen_whatever_crash
 
 @both
 def test_a_run_asks_another_and_gets_each_answer_once(backend: Backend) -> None:
-    """A8, A12, F10, P3: and an ask of a run that has ended says so."""
+    """A8, P3: and an ask of a run that has ended says so."""
 
     async def script(runtime: Runtime, world: World) -> Any:
         server = await runtime.start(Server(), key="s")
@@ -310,7 +310,7 @@ def test_a_run_asks_another_and_gets_each_answer_once(backend: Backend) -> None:
 
 @both
 def test_a_client_that_asks_again_with_its_key_gets_the_first_answer(backend: Backend) -> None:
-    """A2, F2, F10, P4."""
+    """A2, F2, P4."""
 
     async def script(runtime: Runtime, world: World) -> Any:
         server = await runtime.start(Server(), key="s")

@@ -72,7 +72,7 @@ def _is_only(error: BaseException, kind: type[BaseException]) -> bool:
 @both
 @pytest.mark.parametrize("verb", ["start", "result", "ask", "cancel", "pause", "nothing"])
 def test_a_power_cut_ends_a_runtime_at_once_whoever_waits_for_it(backend: Backend, verb: str) -> None:
-    """A14, and the harness itself: nothing hangs, nothing reaches the store, running steps end."""
+    """The harness itself: nothing hangs, nothing reaches the store, running steps end."""
 
     async def main() -> tuple[float, int, int]:
         memory = MemoryStore()
@@ -160,7 +160,7 @@ async def _steps(runtime: Runtime, _: World) -> Any:
 @pytest.mark.parametrize("mode", ["unavailable", "lost_ack", "delay"])
 @pytest.mark.parametrize("at", range(1, 8))
 def test_a_store_that_hiccups_loses_and_doubles_nothing(backend: Backend, mode: Mode, at: int) -> None:
-    """X40, B3, B4, B18, F2: refused, applied without an answer, or slow."""
+    """X40, B4, B18: refused, applied without an answer, or slow."""
 
     def expect(world: World, rows: Any) -> None:
         assert set(world.effects.values()) == {1}
@@ -330,7 +330,7 @@ def test_every_pair_of_faults_of_a_short_run_ends_well(backend: Backend) -> None
 
 
 def test_the_ledger_knows_how_often_a_step_ran() -> None:
-    """A5: the harness itself: a crash after the effect and before its record repeats it."""
+    """A4: The harness itself: a crash after the effect and before its record repeats it."""
     seen: list[int] = []
     scenario = Scenario(
         name="Steps", actors=[Steps], script=_steps, expect=lambda world, _: seen.append(sum(world.effects.values()))
