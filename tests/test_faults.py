@@ -330,7 +330,7 @@ def test_every_pair_of_faults_of_a_short_run_ends_well(backend: Backend) -> None
 
 
 def test_the_ledger_knows_how_often_a_step_ran() -> None:
-    """A4: The harness itself: a crash after the effect and before its record repeats it."""
+    """A4, and the harness itself: a crash after the effect and before its record repeats it."""
     seen: list[int] = []
     scenario = Scenario(
         name="Steps", actors=[Steps], script=_steps, expect=lambda world, _: seen.append(sum(world.effects.values()))
