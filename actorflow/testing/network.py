@@ -25,7 +25,7 @@ from actorflow.runtime import Runtime
 from actorflow.testing.plans import Hiccup
 from actorflow.testing.players import Account, Add, Boom, Play, Total, Word
 from actorflow.testing.programs import Act, Client, Deposit, Expected, Explode, Launch, words_of
-from actorflow.testing.simulation import LOOK_S, ON_CALL, Node, World, Wrong
+from actorflow.testing.world import LOOK_S, ON_CALL, Node, World, Wrong
 
 Request = Callable[[Runtime], Awaitable[Any]]
 

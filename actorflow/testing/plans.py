@@ -107,7 +107,7 @@ def _life(dice: Random) -> tuple[Fault, ...]:
 
 
 def _fault(dice: Random) -> Fault:
-    mode = dice.choice([mode for mode, often in MODES.items() for _ in range(often)])
+    mode: Mode = dice.choice([mode for mode, often in MODES.items() for _ in range(often)])
     match mode:
         case "await" | "cancel":
             return Fault(dice.randint(1, dice.choice(AWAITS)), mode)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from attrs import define, field, frozen
@@ -300,10 +300,9 @@ class Play(Workflow[list[str]]):
                 return f"{name} once"
             case Fan(branches=branches):
                 try:
-                    parts = await gather(*(self.ops(branch, f"{path}.{place}") for place, branch in enumerate(branches)))
+                    return " | ".join(cast("list[str]", await gather(*self.branches(branches, path))))
                 except Broken:
                     return "broken"
-                return " | ".join(parts)
             case Part(name=name):
                 return f"{name}({await self.part(op, path)})"
             case Break():
@@ -312,6 +311,9 @@ class Play(Workflow[list[str]]):
                 raise Abort("business says no")
             case _:
                 return await self.waits(op, path)
+
+    def branches(self, branches: Sequence[Sequence[Op]], path: str) -> list[Coroutine[Any, Any, str]]:
+        return [self.ops(each, f"{path}.{place}") for place, each in enumerate(branches)]
 
     async def waits(self, op: Op, path: str) -> str:
         """What does not end by itself."""

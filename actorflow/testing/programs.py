@@ -226,9 +226,9 @@ class _Draw:
         branches = [self.ops(depth=depth - 1, length=2, trunk=False) for _ in range(self.dice.randint(2, 3))]
         if self.dice.random() < 0.2:
             # What the siblings had done by then is not decided here, so they do nothing that others would see.
-            branches = [tuple(op for op in branch if isinstance(op, Do | Once | Sleep)) for branch in branches]
             at = self.dice.randrange(len(branches))
-            branches[at] = (*branches[at], Break())
+            quiet = (tuple(op for op in branch if isinstance(op, Do | Once | Sleep)) for branch in branches)
+            branches = [(*branch, Break()) if place == at else branch for place, branch in enumerate(quiet)]
         return Fan(tuple(branches))
 
     def part(self, depth: int, *, trunk: bool) -> Op:
