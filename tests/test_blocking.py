@@ -399,6 +399,8 @@ def test_a_forked_child_is_told_to_open_after_the_fork(folder: Path) -> None:
 @pytest.mark.kill
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_runtime_that_was_made_before_the_fork_is_opened_after_it(folder: Path) -> None:
+    """C9."""
+
     said = script(
         folder,
         """

@@ -356,6 +356,8 @@ async def test_a_client_in_another_process_starts_a_run_tells_it_and_waits_for_i
 
 
 async def test_a_client_that_waits_for_a_result_gets_it_although_the_holder_was_killed_meanwhile(url: str) -> None:
+    """C18."""
+
     results = list[int]()
     with anyio.fail_after(60):
         with child("serve", url) as first:
@@ -381,6 +383,8 @@ async def test_a_client_that_waits_for_a_result_gets_it_although_the_holder_was_
 
 
 async def test_a_client_waits_over_the_orderly_end_of_a_runtime_and_is_served_by_the_next(url: str) -> None:
+    """C10."""
+
     await empty(url)
     results = list[int]()
 
@@ -594,6 +598,8 @@ class Dying:
 
 
 async def test_a_message_whose_fate_is_unknown_is_told_again_under_the_same_key(url: str) -> None:
+    """C18."""
+
     async with shop(url) as (runtime, _):
         await runtime.start(Order(), key="o1")
     with anyio.fail_after(30):

@@ -974,3 +974,74 @@ def test_many_children_give_each_outcome_once_and_stay_in_bounds() -> None:
         return await life(store, Household, Chore, script=finish, limits=limits)
 
     assert virtual("asyncio", scenario) == [-1 if n % 10 == 3 else n for n in range(size)]
+
+
+@step(retry=Retry(attempts=3, first="60s", jitter=0.0, on=(ConnectionError,)))
+async def later() -> str:
+    did.append("try")
+    if did.count("try") < 2:
+        raise ConnectionError("not yet")
+    return "tried"
+
+
+class Slow(Workflow[str]):
+    async def run(self) -> str:
+        await self.sleep("100s")
+        return "child"
+
+
+async def wait(run: Workflow[str], how: str) -> str:
+    """What both versions wait for."""
+    match how:
+        case "timer":
+            await run.sleep("100s")
+            return "slept"
+        case "retry":
+            return await later()
+        case "child":
+            return await (await run.start(Slow(), key="child")).result()
+        case _:
+            return type(await run.receive(Go)).__name__
+
+
+class VersionA(Workflow[str], kind="Versioned"):
+    how: str
+
+    async def run(self) -> str:
+        before = await first("a")
+        return f"{before} {await wait(self, self.how)} A"
+
+
+class VersionB(Workflow[str], kind="Versioned"):
+    how: str
+    more: int = 7
+
+    async def run(self) -> str:
+        before = await first("a")
+        waited = await wait(self, self.how)
+        return f"{before} {waited} {await second('B')} {self.more}"
+
+
+@both
+@pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize(("how", "result"), [("timer", "slept"), ("retry", "tried"), ("child", "child"), ("message", "Go")])
+def test_a_run_that_waits_goes_on_under_the_next_version(backend: Backend, how: str, result: str, killed: bool) -> None:
+    """C16: what it waits for is still there, what it did is not done again, and it ends as the new code says."""
+    memory = MemoryStore()
+
+    async def begin(opened: Runtime) -> None:
+        await opened.start(VersionA(how), key="k")
+        await anyio.sleep(10 if killed else 5)
+
+    async def go_on(opened: Runtime) -> str:
+        run = opened.run(VersionB, "k")
+        if how == "message":
+            await run.tell(Go())
+        return await run.result()
+
+    async def scenario() -> Any:
+        await life(memory, VersionA, Slow, script=begin, cut_s=5.0 if killed else None)
+        return await life(memory, VersionB, Slow, script=go_on)
+
+    assert virtual(backend, scenario) == f"a1 {result} B2 7"
+    assert did == ["a", *(["try", "try"] if how == "retry" else []), "B"]

@@ -304,7 +304,7 @@ async def _deployed(after: type[Workflow[Any]]) -> tuple[str, str]:
 
 @both
 def test_a_run_that_began_before_a_patch_keeps_its_path(backend: Backend) -> None:
-    """E2, rule 11."""
+    """C16, E2, rule 11."""
     old, new = virtually(backend, lambda: _deployed(New))
 
     assert (old, new) == ("1 2", "2 3")

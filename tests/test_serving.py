@@ -231,7 +231,7 @@ def child(folder: Path, backend: str, *, drain_s: float, step_s: float) -> Itera
 def test_a_service_that_is_told_to_end_finishes_its_step_and_frees_the_store(
     tmp_path: Path, anyio_backend: str, number: signal.Signals
 ) -> None:
-    """C2."""
+    """C2, C10."""
 
     with child(tmp_path, anyio_backend, drain_s=20, step_s=0.3) as process:
         process.send_signal(number)

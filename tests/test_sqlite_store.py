@@ -172,7 +172,7 @@ def deleted(path: Path) -> None:
 
 @pytest.mark.parametrize("lose", [emptied, deleted])
 async def test_a_store_whose_data_are_gone_is_not_taken_for_a_new_one(path: Path, lose: Callable[[Path], None]) -> None:
-    """B10."""
+    """B10, C20."""
 
     await made(path)
     lose(path)
@@ -328,7 +328,7 @@ async def test_a_flipped_byte_is_noticed_and_harms_one_run_only(path: Path) -> N
 
 
 async def test_a_store_that_is_held_names_its_holder(path: Path) -> None:
-    """C6."""
+    """R22, C6."""
 
     with child(HOLDER, path) as holder:
         assert line(holder) == "open"
