@@ -626,7 +626,12 @@ def test_a_row_that_cannot_be_read_is_listed_and_does_not_spoil_its_page(
             listed = {info.key: info.status for info in (await opened.runs()).runs}
             assert listed == {"f": "completed", "l": "completed", "n": "paused"}
             if good == b"<needle>":
-                assert [entry.kind for entry in await opened.run(Kept, "n").history()][:2] == ["started", "step"]
+                run = opened.run(Kept, "n")
+                assert [entry.kind for entry in await run.history()][:2] == ["started", "step"]
+                assert "checksum" in str((await run.status()).report)
+                assert await run.cancel("not to be mended")
+                with pytest.raises(RunCancelled, match="not to be mended"):
+                    await run.result()
 
     async def bounded() -> None:
         with anyio.fail_after(30):

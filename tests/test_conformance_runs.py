@@ -1045,3 +1045,77 @@ def test_a_run_that_waits_goes_on_under_the_next_version(backend: Backend, how: 
 
     assert virtual(backend, scenario) == f"a1 {result} B2 7"
     assert did == ["a", *(["try", "try"] if how == "retry" else []), "B"]
+
+
+# --- forks of paused runs ----------------------------------------------------------------------------------------------------
+
+
+@step
+async def breaks(word: str) -> str:
+    await anyio.sleep(2.0)
+    if not world.get("mended"):
+        raise ValueError("not mended")
+    return word
+
+
+class Question(Message[str]): ...
+
+
+class Broken(Workflow[str]):
+    async def run(self) -> str:
+        await self.start(Rests("sleeps"), key="grandchild")
+        return await breaks("broken")
+
+
+class Asks(Workflow[list[str]]):
+    """Waits for a child, or for an answer of it."""
+
+    async def run(self) -> list[str]:
+        child = await self.start(Broken(), key="child")
+        ends = await gather([child.result(), self.told(child)], settle=True)
+        return [type(end).__name__ for end in ends]
+
+    async def told(self, child: Run[Broken]) -> str:
+        await self.sleep("1s")
+        return await child.ask(Question(), within="1h")
+
+
+@both
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_fork_of_a_paused_run_tells_whoever_waits_for_it_or_belongs_to_it(backend: Backend, keep: bool) -> None:
+    """G12: its parent and other waiters, its children, and its mail; unless the original is kept."""
+    waited = list[str]()
+
+    async def wait(run: Run[Broken]) -> None:
+        try:
+            waited.append(await run.result(wait_paused=True))
+        except RunCancelled as error:
+            waited.append(str(error))
+
+    async def scenario() -> None:
+        async with runtime(Asks, Broken, Rests) as opened:
+            parent = await opened.start(Asks(), key="k")
+            await anyio.sleep(5)
+            child = opened.run(Broken, "child")
+            assert (await child.status()).status == "paused"
+            await child.tell(Go(), key="go")
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait, child)
+                await anyio.sleep(1)
+                world["mended"] = True
+                fork = await child.fork("fork", keep=keep)
+                await anyio.sleep(10)
+                group.cancel_scope.cancel()
+            with pytest.raises(RunPaused):  # It inherited the failure; from before it, it would go on.
+                await fork.result()
+            left = {info.key: info.status for info in (await opened.runs()).runs}
+            if keep:
+                assert (left["child"], left["grandchild"], left["k"], waited) == ("paused", "waiting", "waiting", [])
+                return
+            assert left == {"k": "completed", "child": "cancelled", "grandchild": "cancelled", "fork": "paused"}
+            assert await parent.result() == ["ChildFailed", "RunEnded"]
+            assert len(waited) == 1
+            assert "forked as Broken/fork" in waited[0]
+            assert [letter.body for letter in (await opened.dead_letters(child)).letters] == ["{}", "{}"]  # The tell and the ask.
+
+    virtual(backend, scenario)
