@@ -8,8 +8,9 @@ from typing import Literal
 
 from attrs import evolve, frozen
 
+from actorflow.testing.drawing import random_clients
 from actorflow.testing.faults import Fault, Mode
-from actorflow.testing.programs import Client, random_clients, reduced
+from actorflow.testing.programs import Client, reduced
 
 Network = Literal["lost_request", "lost_reply", "duplicate", "late"]
 """What becomes of a request: it never arrives, its answer never does, it arrives twice, or after a while."""
