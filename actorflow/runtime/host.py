@@ -292,12 +292,16 @@ class Host:
 
     def ended(self, activation: Activation, status: RunStatus, outcome: bytes) -> None:
         """Its end is durable."""
-        self._bugs.pop(activation.run.id, None)
         self.remove(activation)
-        self._just_ended[activation.run.id] = status
+        self.ended_at_rest(activation.run.id, status, outcome)
+
+    def ended_at_rest(self, run: int, status: RunStatus, outcome: bytes) -> None:
+        """Likewise of a run that is not in memory."""
+        self._bugs.pop(run, None)
+        self._just_ended[run] = status
         if len(self._just_ended) > ENDS_KEPT_MAX:
             del self._just_ended[next(iter(self._just_ended))]
-        self._tell(activation.run.id, status, outcome)
+        self._tell(run, status, outcome)
 
     def gone(self, activation: Activation) -> None:
         """Its pause is durable."""

@@ -19,6 +19,7 @@ from attrs import evolve
 
 from actorflow.codec import Coder, coder
 from actorflow.errors import Divergence
+from actorflow.failures import in_words, text_of
 from actorflow.kernel.requests import Asked
 from actorflow.policies import cursor as cursors
 from actorflow.policies import retry
@@ -202,7 +203,7 @@ class Looping(Abandonable):
         elif self.request.on_error is None:
             self._fail(_Bad(item, error))
         else:
-            self._finished(item, BadItem(index=item.index, key=item.key, error=_text(error)))
+            self._finished(item, BadItem(index=item.index, key=item.key, error=in_words(error)[:500]))
 
     def _again(self, item: Item) -> None:
         """The wait before the next attempt is over."""
@@ -323,16 +324,16 @@ class Looping(Abandonable):
                 self.cursor = evolve(self.cursor, spent=True)
                 self.activation.pause("budget", self._spent(where), [*writes, self._set_cursor()])
             case _Bad(item=item, error=error):
-                what = f"item {item.index}:{item.key}: {_text(error)}"
+                what = f"item {item.index}:{item.key}: {in_words(error)[:500]}"
                 report = reports.plain("failure", what, where, attempt=item.attempt)
                 self.activation.pause("failure", evolve(report, failure=classify(error), remedy=RESUME), writes)
             case _Unreadable(error=error):
-                report = reports.plain("failure", f"the source of the loop failed: {_text(error)}", where)
+                report = reports.plain("failure", f"the source of the loop failed: {in_words(error)[:500]}", where)
                 self.activation.pause("failure", evolve(report, failure=classify(error), remedy=RESUME), writes)
             case error if classify(error, (*self.step.fails, *self.activation.kind.fails)) == "business":
                 self.activation.record(self.asked, self.failed(error), writes)
             case error:
-                self.activation.pause("bug", reports.plain("bug", _text(error), where), writes)
+                self.activation.pause("bug", reports.plain("bug", in_words(error)[:500], where), writes)
 
     def _spent(self, where: str) -> FailureReport:
         cursor, last = self.cursor, self.cursor.bad[-1] if self.cursor.bad else None
@@ -389,11 +390,4 @@ class _Unreadable(Exception):
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
-        super().__init__(str(error))
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return f"{type(error).__qualname__}: {error}"[:500]
-    except Exception:  # noqa: BLE001  (a `__str__` of the user's)
-        return f"{type(error).__qualname__}: <its text cannot be made>"
+        super().__init__(text_of(error))

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 import anyio
 import anyio.lowlevel
 
+from actorflow.failures import text_of
 from actorflow.runtime.loops import Loop, Signal
 from actorflow.verbs import Source
 
@@ -58,7 +59,9 @@ def called(function: Callable[[Any], T], value: Any) -> T:
 
 def tame(error: BaseException) -> Exception:
     """What user code raised, as an error that ends neither a task nor the loop."""
-    return error if isinstance(error, Exception) else RuntimeError(f"it raised {type(error).__qualname__} itself: {error}")
+    return (
+        error if isinstance(error, Exception) else RuntimeError(f"it raised {type(error).__qualname__} itself: {text_of(error)}")
+    )
 
 
 class Reading:

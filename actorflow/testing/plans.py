@@ -140,6 +140,12 @@ def less_of(plan: Plan, keep: Callable[[], bool]) -> Plan:
     )
 
 
+def of_one_holder(plan: Plan) -> Plan:
+    """The same without processes that run beside each other: a file has one holder."""
+    lives = tuple(tuple(fault for fault in life if fault.mode not in ("stop", "zombie")) for life in plan.lives)
+    return evolve(plan, lives=lives)
+
+
 def described(plan: Plan) -> str:
     """The plan for a person: who does what, and what goes wrong."""
     lines = [f"client {number}: {act}" for number, client in enumerate(plan.clients) for act in client.acts]

@@ -64,7 +64,7 @@ class Disk:
 
 
 class SqliteDisk(Disk):
-    """The same in a file, by the real statements. One process at a time has it: no plan for it stops one, or cuts it off."""
+    """The same in a file, by the real statements. One process at a time has it: its plans are those `of_one_holder`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
