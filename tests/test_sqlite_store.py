@@ -27,6 +27,7 @@ from actorflow import crashpoints, records
 from actorflow.errors import FenceLost, StoreBroken, StoreBusy, StoreError, StoreTooNew, StoreUnavailable, Undecodable
 from actorflow.records import Rejected, RunQuery, SetView
 from actorflow.stores import reader, schema
+from actorflow.stores.checkpoint import Checkpoints
 from actorflow.stores.sqlite import SqliteStore
 from actorflow.stores.statements import SQL
 from actorflow.stores.trouble import Trouble, kind_of
@@ -522,8 +523,11 @@ Arm = Callable[[str, Callable[[], object]], None]
 
 
 @both_backends
-async def test_a_commit_that_raised_for_lack_of_space_may_be_repeated(held: Held, armed: Arm, path: Path) -> None:
+async def test_a_commit_that_raised_for_lack_of_space_may_be_repeated(
+    held: Held, armed: Arm, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = os.stat(path).st_size
+    monkeypatch.setattr(Checkpoints, "passive", lambda *_: None)
     armed("commit.before", raising(sqlite3.SQLITE_FULL))
 
     with pytest.raises(StoreUnavailable):

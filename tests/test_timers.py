@@ -33,6 +33,18 @@ class Hand:
         return self.at
 
 
+@define
+class Wavering(Hand):
+    """A clock that says now a moment later, now a moment earlier."""
+
+    looks: int = 0
+
+    def now(self) -> float:
+        self.looks += 1
+        assert self.looks < 10_000, "it is looked at for ever"
+        return self.at + (-0.1 if self.looks % 2 else 0.1)
+
+
 @asynccontextmanager
 async def served(clock: Hand, *, recheck_s: float = 0.001) -> AsyncIterator[Timers]:
     timers, survived = Timers(clock.now, current_loop(), recheck_s), False
@@ -217,6 +229,18 @@ async def test_a_clock_that_jumps_back_fires_nothing_twice_and_nothing_early() -
         await fired.until(2)
 
     assert fired == ["first", "second"]
+
+
+async def test_a_clock_that_wavers_about_a_moment_keeps_the_loop_from_nothing() -> None:
+    """D3: what one look finds due is fired by that look; a second look may find that it is not."""
+    fired, clock = Fired(), Wavering()
+
+    async with served(clock) as timers:
+        await anyio.wait_all_tasks_blocked()
+        timers.at(1_000.0, lambda: fired.call("once"))
+        await fired.until(1)
+
+    assert fired == ["once"]
 
 
 async def test_nothing_is_looked_at_while_nothing_is_set() -> None:

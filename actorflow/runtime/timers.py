@@ -74,17 +74,20 @@ class Timers:
         """Serve for ever."""
         while True:
             self._rearm = Signal(self.loop)
-            wait = self._heap[0][0] - self.now() if self._heap else math.inf
+            now = self.now()
+            wait = self._heap[0][0] - now if self._heap else math.inf
             if wait > 0:
                 with anyio.move_on_after(min(wait, self.recheck_s if self._heap else math.inf)):
                     await self._rearm.wait()
+                now = self.now()
             self._rearm = None
-            while self._fire():
+            # What one look found due is fired by that look: a second one may find that it is not, and so on for ever.
+            while self._fire(now):
                 await anyio.lowlevel.checkpoint()
 
-    def _fire(self) -> bool:
+    def _fire(self, now: float) -> bool:
         """Call up to a slice of what is due; True if there may be more."""
-        now, done = self.now(), 0
+        done = 0
         while self._heap and self._heap[0][0] <= now:
             timer = heapq.heappop(self._heap)[2]
             if timer.call is None:

@@ -9,6 +9,7 @@ that had come, so that a file that was lost, emptied, exchanged or set back is n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import uuid
@@ -24,6 +25,7 @@ from actorflow.stores.statements import SQL
 from actorflow.stores.writer import begin_immediate
 
 MODE = 0o600
+_PIECE_BYTES = 1 << 20  #: of a file that is written again
 
 
 @frozen
@@ -33,6 +35,7 @@ class Remembered:
     sidecar: str  #: its path
     store_id: str | None
     generation: int
+    unsynced: bool  #: the disk failed: what can be read of the WAL may be in memory only
 
     @classmethod
     def of(cls, sidecar: str, facts: dict[str, Any]) -> Remembered:
@@ -41,6 +44,7 @@ class Remembered:
             sidecar,
             store_id if isinstance(store_id, str) else None,
             generation if isinstance(generation, int) else 0,
+            facts.get("unsynced") is True,
         )
 
 
@@ -64,6 +68,43 @@ def make_file(path: str, remembered: Remembered) -> None:
         )
     if size is None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE))
+
+
+def look(db: sqlite3.Connection, path: str, remembered: Remembered) -> None:
+    """See that the file is ours, and what it was when it was last held. *db* is read-only: what is refused is not changed.
+
+    Raises:
+        StoreBroken: It is another application's, another store's, or an older state.
+        StoreTooNew: A newer actorflow wrote it.
+    """
+    if remembered.unsynced:
+        write_again(f"{path}-wal")
+    try:
+        found = schema.inspect(db)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+        # Whoever made the file was cut before it had a WAL. What is half done is undone by the first who may write.
+        with contextlib.closing(sqlite3.connect(path)) as writer:
+            found = schema.inspect(writer)
+    check(found, path, remembered)
+
+
+def write_again(path: str) -> None:
+    """Make a file durable whose sync has failed once.
+
+    A system that could not write its pages takes them for written: they are read as if all were well, no later sync writes
+    them, and the next power cut takes them, and with a WAL all that was appended since. So each is written once more.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            offset = 0
+            while data := os.pread(file, _PIECE_BYTES, offset):
+                offset += os.pwrite(file, data, offset)
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def check(found: schema.Found, path: str, remembered: Remembered) -> None:

@@ -100,6 +100,12 @@ class FileLock:
         os.pwrite(self._file, data, 0)
         os.ftruncate(self._file, len(data))
 
+    def note(self, **facts: Any) -> None:
+        """Add to what the file says, if it is held and can be written."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self.write(**{**self.read(), **facts})
+
     def holder(self) -> str:
         """Who holds it, for a message."""
         facts = self.read()

@@ -35,7 +35,7 @@ from actorflow.stores.checkpoint import WAL_BYTES, Checkpoints
 from actorflow.stores.filelock import FileLock
 from actorflow.stores.rows import light_run_of, run_of, unchecked_envelope_of, unchecked_event_of
 from actorflow.stores.statements import SQL
-from actorflow.stores.trouble import Trouble, as_store_error, kind_of, lost_sight, no_space
+from actorflow.stores.trouble import FAILURES, Trouble, as_store_error, kind_of, lost_sight, no_space
 from actorflow.stores.writer import Answers, Unknown, Writer, break_chains, find_message, find_run, is_large
 
 T = TypeVar("T")
@@ -107,8 +107,9 @@ class SqliteStore:
                 undo.callback(self._lock.release)
                 crashpoint("open.locked")
                 lease = await self._take(undo, now)
-            except (sqlite3.Error, OSError, MemoryError) as error:
-                raise self._as_store_error(error) from error
+            except FAILURES as error:
+                self._suspect(error)
+                raise as_store_error(error, self._path) from error
             undo.pop_all()
         return lease
 
@@ -126,7 +127,7 @@ class SqliteStore:
         undo.push_async_callback(_shielded, live.close)
         reads, lists = [await self._connect(undo, live, "ro") for _ in range(2)]
         files = {self._path: os.stat(self._path), self._lock.path: self._lock.identity()}
-        claim.check(await reads.call(schema.inspect), self._path, remembered)
+        await reads.call(partial(claim.look, path=self._path, remembered=remembered))
         writes = await self._connect(undo, live, "rw")
         lease, generation = await writes.call(partial(claim.claim, path=self._path, now=now, busy_s_max=self._busy_s_max))
         await writes.call(self._tune)
@@ -203,8 +204,7 @@ class SqliteStore:
         if self._broken is None:
             await held.writer.call(partial(self._housekeep, partial(_finish, held.checkpoints)))
         for bridge in (held.lister, held.reader, held.writer):  # The writer last, as SQLite tidies up at the last close.
-            with contextlib.suppress(sqlite3.Error):
-                await bridge.close()
+            await _shielded(bridge.close)
         await held.home.close()
 
     def _housekeep(self, work: Callable[[sqlite3.Connection], None], db: sqlite3.Connection) -> None:
@@ -212,9 +212,9 @@ class SqliteStore:
         in the WAL; but a device that failed is the end: what was copied is unknown, and trying again would hide it."""
         try:
             work(db)
-        except (sqlite3.Error, OSError, MemoryError) as error:
-            if kind_of(error) in (Trouble.DAMAGED, Trouble.DEVICE):
-                self._broken = as_store_error(error, self._path)
+        except FAILURES as error:
+            self._noted(as_store_error(error, self._path))
+            self._suspect(error)
 
     # --- writing --------------------------------------------------------------------------------------------------------
 
@@ -227,11 +227,11 @@ class SqliteStore:
             answers = await self._commit(held, batch, fence, without_large=False)
             if answers is None and any(map(is_large, batch)):
                 answers = await self._commit(held, batch, fence, without_large=True)
-            if answers is None:
-                raise no_space(self._path)
-            if held.checkpoint_due:
+            if held.checkpoint_due or answers is None:  # A WAL that was copied is written from its beginning: that is space, too.
                 held.checkpoint_due = False
                 held.writer.send(partial(self._housekeep, held.checkpoints.passive))
+            if answers is None:
+                raise no_space(self._path)
             return answers
 
     async def _commit(self, held: _Open, batch: Sequence[Commit], fence: int, *, without_large: bool) -> Answers | None:
@@ -252,14 +252,15 @@ class SqliteStore:
         try:
             writer = Writer(fence=fence, busy_s_max=self._busy_s_max, settle=settle)
             return writer.write(db, batch, without_large=without_large)
-        except Unknown:
+        except Unknown as unknown:
             held.unknown = True
+            self._suspect(unknown.__cause__)
             raise
         except StoreError as error:
             self._noted(error)
             raise
         except Exception as error:
-            raise self._noted(self._as_store_error(error)) from error
+            raise self._noted(as_store_error(error, self._path)) from error
 
     def _settle(self, held: _Open, rows: int) -> None:
         """Last look before a batch is acknowledged: what was written is where it will be looked for."""
@@ -273,7 +274,7 @@ class SqliteStore:
         assert error is not None
         try:
             applied = await self._reopen(held) >= unknown.commits
-        except (sqlite3.Error, OSError, StoreError, MemoryError) as worse:
+        except (*FAILURES, StoreError) as worse:
             raise self._noted(lost_sight(self._path)) from worse
         if kind_of(error) not in (Trouble.FULL, Trouble.BUSY, Trouble.CLOSED):
             # Whatever became of this batch: a sync that failed may not be repeated, it would succeed and mean nothing.
@@ -286,8 +287,7 @@ class SqliteStore:
         return unknown.answers
 
     async def _reopen(self, held: _Open) -> int:
-        with contextlib.suppress(sqlite3.Error):
-            await held.writer.close()
+        await _shielded(held.writer.close)
         async with contextlib.AsyncExitStack() as undo:
             held.writer = await self._connect(undo, held.home, "rw")
             await held.writer.call(partial(schema.configure, path=self._path))
@@ -358,8 +358,8 @@ class SqliteStore:
     async def _asked(self, bridge: Bridge, function: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return await bridge.call(function)
-        except (sqlite3.Error, MemoryError) as error:
-            raise self._noted(self._as_store_error(error)) from error
+        except FAILURES as error:
+            raise self._noted(as_store_error(error, self._path)) from error
 
     # --- the state of the store -----------------------------------------------------------------------------------------
 
@@ -380,8 +380,9 @@ class SqliteStore:
             self._broken = error
         return error
 
-    def _as_store_error(self, error: BaseException) -> StoreError:
-        return as_store_error(error, self._path)
+    def _suspect(self, error: BaseException | None) -> None:
+        if error is not None and kind_of(error) is Trouble.DEVICE:
+            self._lock.note(unsynced=True)  # The next holder makes durable what it reads: see `claim.write_again`.
 
 
 async def _shielded(close: Callable[[], Any]) -> None:

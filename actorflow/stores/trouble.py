@@ -21,6 +21,9 @@ class Trouble(Enum):
     DEVICE = auto()  #: reading or writing failed: nothing may be trusted until the file is opened anew
 
 
+FAILURES = (sqlite3.Error, UnicodeDecodeError, OSError, MemoryError)
+"""What comes out of SQLite and of files when they fail."""
+
 _PRIMARY = {
     sqlite3.SQLITE_FULL: Trouble.FULL,
     sqlite3.SQLITE_BUSY: Trouble.BUSY,
@@ -55,6 +58,8 @@ def kind_of(error: BaseException) -> Trouble:
     code: int | None = getattr(error, "sqlite_errorcode", None)
     if code is not None:
         return _PRIMARY.get(code & 0xFF, Trouble.DEVICE)
+    if isinstance(error, (sqlite3.OperationalError, UnicodeDecodeError)):
+        return Trouble.DAMAGED  # A text that is not UTF-8 was read, in a row or in the schema, and none such was written.
     if isinstance(error, OSError):
         return _ERRNO.get(error.errno or 0, Trouble.CLOSED)
     if isinstance(error, (sqlite3.Error, ValueError, OverflowError, TypeError)):

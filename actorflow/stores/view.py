@@ -15,6 +15,7 @@ from actorflow.records import Commit, Lease, Refusal
 from actorflow.stores import reader, schema
 from actorflow.stores.bridge import Bridge, Home
 from actorflow.stores.sqlite import SqliteStore
+from actorflow.stores.trouble import FAILURES, as_store_error
 
 T = TypeVar("T")
 
@@ -46,8 +47,8 @@ class SqliteView(SqliteStore):
                 bridge = await self._connect(undo, live, "ro")
                 found = await bridge.call(schema.inspect)
                 schema.check_ours(found, self._path)
-            except (sqlite3.Error, OSError, MemoryError) as error:
-                raise self._as_store_error(error) from error
+            except FAILURES as error:
+                raise as_store_error(error, self._path) from error
             if found.version < len(schema.MIGRATIONS):
                 raise StoreUnavailable(
                     f"{self._path} has schema {found.version} of {len(schema.MIGRATIONS)}. Start the service once: it brings it "
