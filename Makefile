@@ -23,7 +23,7 @@ FITS := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	if $$python -c '$(FITS)' >/dev/null 2>&1; then echo $$python; break; fi; done)
 
-.PHONY: help venv demo test check lint layout mypy pyright complete bench clean
+.PHONY: help venv demo test check lint layout mypy pyright complete mutants bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,9 @@ pyright: $(READY) ## Check types with pyright, strict
 
 complete: $(READY) ## Check that every public name has its type
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes actorflow --ignoreexternal
+
+mutants: $(READY) ## Plant bugs that each break a law, and see that a test notices (2 minutes)
+	@$(BIN)/python -m tests.mutants
 
 bench: $(READY) ## Run the benchmarks (about a minute; see `python -m benchmarks --help`)
 	@$(BIN)/python -m benchmarks
