@@ -23,7 +23,7 @@ FITS := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	if $$python -c '$(FITS)' >/dev/null 2>&1; then echo $$python; break; fi; done)
 
-.PHONY: help venv demo test check lint layout mypy pyright complete mutants leaks bench clean
+.PHONY: help venv demo test check lint layout mypy pyright complete mutants mutate leaks bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,9 @@ complete: $(READY) ## Check that every public name has its type
 
 mutants: $(READY) ## Plant bugs that each break a law, and see that a test notices (2 minutes)
 	@$(BIN)/python -m tests.mutants
+
+mutate: $(READY) ## Change the pure rooms a little, here and there, and print what no test notices (MINUTES=10)
+	@$(BIN)/python -m tests.mutate --minutes $(or $(MINUTES),10)
 
 leaks: $(READY) ## See that nothing in memory grows over 100,000 runs (RUNS=... for another number)
 	@$(BIN)/python -m tests.leaks --runs $(or $(RUNS),100000)
