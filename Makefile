@@ -23,10 +23,10 @@ FITS := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	if $$python -c '$(FITS)' >/dev/null 2>&1; then echo $$python; break; fi; done)
 
-.PHONY: help venv demo test check lint layout mypy pyright complete mutants mutate leaks bench clean
+.PHONY: help venv demo test check lint layout mypy pyright complete coverage mutants mutate leaks soak yardstick bench clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 venv: $(READY) ## Make .venv with everything in it
 
@@ -61,6 +61,12 @@ mutate: $(READY) ## Change the pure rooms a little, here and there, and print wh
 
 leaks: $(READY) ## See that nothing in memory grows over 100,000 runs (RUNS=... for another number)
 	@$(BIN)/python -m tests.leaks --runs $(or $(RUNS),100000)
+
+soak: $(READY) ## Soak a service in load and random faults, and print a verdict (FOR=10m, SEED=...)
+	@$(BIN)/python -m tests.soak --for $(or $(FOR),10m) $(if $(SEED),--seed $(SEED))
+
+yardstick: $(READY) ## Fetch the conformance cases of another system and print how many pass (ARGS=--help)
+	@$(BIN)/python -m tests.yardstick $(ARGS)
 
 bench: $(READY) ## Run the benchmarks (about a minute; see `python -m benchmarks --help`)
 	@$(BIN)/python -m benchmarks

@@ -231,7 +231,8 @@ class RunPaused(RunError):
         self.address: str = str(address)
         self.reason: str = reason
         self.report: Any = report
-        super().__init__(f"{address} is paused ({reason}): {report}")
+        why = f" ({reason})" if reason else ""
+        super().__init__(f"{address} is paused{why}: {report}" if report is not None else f"{address} is paused{why}.")
 
 
 class ActorPaused(RunPaused):

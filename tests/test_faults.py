@@ -176,6 +176,18 @@ def test_a_store_that_hiccups_loses_and_doubles_nothing(backend: Backend, mode: 
 
 
 @both
+def test_a_process_may_end_at_every_single_await_from_its_first_one_on(backend: Backend) -> None:
+    """A3, A4, A15: while it opens its store, in steps, in turns, between a commit and its answer."""
+    scenario = Scenario(name="Steps", actors=[Steps], script=_steps)
+    calm = play(scenario, backend)
+
+    for at in range(1, calm.awaits + 1):
+        outcome = play(scenario, backend, [Fault(at, "await")])
+
+        assert (outcome.result, outcome.effects, outcome.crashes) == (3, calm.effects, 1), at
+
+
+@both
 def test_a_cancelled_service_leaves_its_runs_to_the_next_holder_in_order(backend: Backend) -> None:
     """Rule 20: a turn that was cut by whoever cancelled the service is no crash."""
 

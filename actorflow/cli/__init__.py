@@ -15,6 +15,7 @@ from actorflow.cli.exits import MEANINGS, Exit, UsageError
 from actorflow.cli.messages import ask, tell
 from actorflow.cli.options import Options
 from actorflow.cli.printer import Printer
+from actorflow.cli.simulate import simulate
 from actorflow.cli.tree import show_tree
 from actorflow.cli.waiting import wait
 
@@ -68,6 +69,7 @@ def _app() -> App:
     )
     runs = App(name="runs", help="Look at runs and act on them.")
     app.command(demo)
+    app.command(simulate)
     app.command(looking.why, name="why")
     app.command(tell)
     app.command(ask)

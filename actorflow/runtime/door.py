@@ -211,6 +211,9 @@ class Door:
         if target.status == "undoing":
             raise RunEnding(to)
         if ask and target.status == "paused":
+            if target.id in host.resident:  # Why, is not durable yet.
+                await self.operators.write([])
+                return await self.accepting(to, ask=ask)
             raise ActorPaused(to, target.reason or "", reports.decode(target.report))
         if waiting and room.is_full(host, target, beside=waiting):
             raise MailboxFull(to, host.mailbox_max(to.kind))

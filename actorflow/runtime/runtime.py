@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from actorflow.actor import Actor
 from actorflow.clock import Chance, Clock, Duration, SystemClock, seconds
@@ -114,7 +114,12 @@ class Runtime(Front):
         self._at_once, self._given_back = anyio.Event(), anyio.Event()
         outer = self._group = anyio.create_task_group()
         await outer.__aenter__()
-        group: TaskGroup = await outer.start(self._hold)
+        try:
+            group = await self._begin(outer)
+        except BaseException:
+            self._held.cancel()
+            await outer.__aexit__(None, None, None)
+            raise
         host = self._host = Host(
             store=self._store,
             lease=lease,
@@ -166,8 +171,20 @@ class Runtime(Front):
                 kind = error = traceback = None
             await self._group.__aexit__(kind, error, traceback)
 
-    async def _hold(self, *, task_status: TaskStatus[TaskGroup]) -> None:
-        """Hold all that the runtime runs.
+    async def _begin(self, outer: TaskGroup) -> TaskGroup:
+        """Let it hold; returns what all that runs is started in.
+
+        Not by `outer.start`: to cancel that in the very moment is to wait for ever for a child that is shielded.
+        """
+        held: list[TaskGroup] = []
+        begun = anyio.Event()
+        outer.start_soon(self._hold, held, begun)
+        with anyio.CancelScope(shield=True):
+            await begun.wait()
+        return held[0]
+
+    async def _hold(self, held: list[TaskGroup], begun: anyio.Event) -> None:
+        """Hold all that the runtime runs, in a group that is told as *held*.
 
         Shielded: whoever cancels the service around it wants it to drain, and to drain it needs its writer, its timers and
         the steps that shall finish. The store is given back here and not by the service's own task, which asyncio lets
@@ -176,7 +193,8 @@ class Runtime(Front):
         try:
             with self._held:
                 async with anyio.create_task_group() as group:
-                    task_status.started(group)
+                    held.append(group)
+                    begun.set()
                     await anyio.sleep_forever()
         except BaseExceptionGroup as failures:
             if len(failures.exceptions) == 1:  # The outer group wraps it again.

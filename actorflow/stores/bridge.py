@@ -15,7 +15,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import aiosqlite
 import anyio
@@ -111,14 +111,6 @@ class OtherLoop:
         self._thread.join()
 
 
-def home() -> Home:
-    """A loop for connections of the running task, whichever backend it runs on."""
-    token: Any = anyio.lowlevel.current_token().native_token
-    if isinstance(token, asyncio.AbstractEventLoop):
-        return SameLoop()
-    return OtherLoop(token.run_sync_soon)
-
-
 class Bridge:
     """One connection. Calls are served in the order they were made."""
 
@@ -126,8 +118,16 @@ class Bridge:
         self._home, self._db = home, db
         self._closed = False
 
+    @staticmethod
+    def home() -> Home:
+        """A loop for connections of the running task, whichever backend it runs on."""
+        token: Any = anyio.lowlevel.current_token().native_token
+        if isinstance(token, asyncio.AbstractEventLoop):
+            return SameLoop()
+        return OtherLoop(token.run_sync_soon)
+
     @classmethod
-    async def open(cls, home: Home, database: str, *, timeout_s: float) -> Bridge:
+    async def open(cls, home: Home, database: str, *, timeout_s: float) -> Self:
         """Connect. Nothing of the file is read before the first call.
 
         Args:

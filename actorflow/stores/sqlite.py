@@ -30,7 +30,7 @@ from actorflow.crashpoints import crashpoint
 from actorflow.errors import StoreBroken, StoreBusy, StoreError, StoreStopped
 from actorflow.records import Address, Commit, Envelope, Event, Lease, Loaded, Refusal, Run, RunQuery
 from actorflow.stores import Durability, claim, reader, schema
-from actorflow.stores.bridge import Bridge, Home, home
+from actorflow.stores.bridge import Bridge, Home
 from actorflow.stores.checkpoint import WAL_BYTES, Checkpoints
 from actorflow.stores.filelock import FileLock
 from actorflow.stores.rows import light_run_of, run_of, unchecked_envelope_of, unchecked_event_of
@@ -72,6 +72,8 @@ class SqliteStore:
         busy_s_max: How long another program that writes to the file is waited for.
         pages_max: How large the file may become, in pages of 4 KiB; beyond that it is as if the disk were full.
     """
+
+    _bridge: type[Bridge] = Bridge  #: how its connections are reached
 
     def __init__(
         self, path: str, *, durability: Durability = "full", busy_s_max: float = BUSY_S_MAX, pages_max: int | None = None
@@ -120,7 +122,7 @@ class SqliteStore:
         """Look first (read-only, so that what is refused was not touched), then write. *undo* gives back what was taken."""
         remembered = claim.Remembered.of(self._lock.path, self._lock.read())
         claim.make_file(self._path, remembered)
-        live = home()
+        live = self._bridge.home()
         undo.push_async_callback(_shielded, live.close)
         reads, lists = [await self._connect(undo, live, "ro") for _ in range(2)]
         files = {self._path: os.stat(self._path), self._lock.path: self._lock.identity()}
@@ -144,7 +146,7 @@ class SqliteStore:
 
     async def _connect(self, undo: contextlib.AsyncExitStack, live: Home, mode: str) -> Bridge:
         uri = f"file:{quote(os.fsencode(self._path))}?mode={mode}"
-        bridge = await Bridge.open(live, uri, timeout_s=min(_SQLITE_BUSY_S, self._busy_s_max))
+        bridge = await self._bridge.open(live, uri, timeout_s=min(_SQLITE_BUSY_S, self._busy_s_max))
         undo.push_async_callback(_shielded, bridge.close)
         if mode == "ro":
             await bridge.call(_read_only)

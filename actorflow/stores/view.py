@@ -13,7 +13,7 @@ from attrs import frozen
 from actorflow.errors import StoreBroken, StoreStopped, StoreUnavailable
 from actorflow.records import Commit, Lease, Refusal
 from actorflow.stores import reader, schema
-from actorflow.stores.bridge import Bridge, Home, home
+from actorflow.stores.bridge import Bridge, Home
 from actorflow.stores.sqlite import SqliteStore
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class SqliteView(SqliteStore):
         """
         async with contextlib.AsyncExitStack() as undo:
             try:
-                live = home()
+                live = Bridge.home()
                 undo.push_async_callback(_shielded, live.close)
                 bridge = await self._connect(undo, live, "ro")
                 found = await bridge.call(schema.inspect)

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeVar, cast
 
 import anyio
+from attrs import define, field
 
 T = TypeVar("T")
 Backend = Literal["asyncio", "trio"]
@@ -58,7 +59,25 @@ class Livelock(RuntimeError):
     """The loop turned and turned and came to no end."""
 
 
-def run_virtual(fn: Callable[[], Awaitable[T]], *, backend: Backend, seed: int | None = None) -> T:
+@define(eq=False)
+class Ticks:
+    """Counts how often the loop let something go on: a task after an await, a callback. That is every place to die in."""
+
+    count: int = field(default=0, init=False)
+    _armed: dict[int, Callable[[], object]] = field(factory=dict[int, Callable[[], object]], init=False)
+
+    def arm(self, after: int, action: Callable[[], object]) -> None:
+        """Call *action* just before the *after*-th from now."""
+        self._armed[self.count + after] = action
+
+    def tick(self) -> None:
+        """The loop is about to let something go on."""
+        self.count += 1
+        if self._armed and (action := self._armed.pop(self.count, None)) is not None:
+            action()
+
+
+def run_virtual(fn: Callable[[], Awaitable[T]], *, backend: Backend, seed: int | None = None, ticks: Ticks | None = None) -> T:
     """Run *fn* in virtual time.
 
     Args:
@@ -66,6 +85,7 @@ def run_virtual(fn: Callable[[], Awaitable[T]], *, backend: Backend, seed: int |
         backend: Which loop.
         seed: Shuffles what is ready at the same moment; the same seed gives the same order. None is first come, first
             served on asyncio, and the order of seed 0 on trio.
+        ticks: Counts what goes on, and may do something in between.
 
     >>> async def sleeper() -> float:
     ...     await anyio.sleep(365 * 86_400)
@@ -74,11 +94,24 @@ def run_virtual(fn: Callable[[], Awaitable[T]], *, backend: Backend, seed: int |
     [31536000, 31536000]
     """
     if backend == "asyncio":
-        return anyio.run(fn, backend=backend, backend_options={"loop_factory": lambda: VirtualLoop(seed)})
+        return anyio.run(fn, backend=backend, backend_options={"loop_factory": lambda: VirtualLoop(seed, ticks)})
     import trio.testing  # noqa: PLC0415
 
+    options: dict[str, Any] = {"clock": trio.testing.MockClock(autojump_threshold=0)}
+    if ticks is not None:
+        options["instruments"] = [_steps_of_trio(ticks)]
     with _seeded(seed or 0):
-        return anyio.run(fn, backend=backend, backend_options={"clock": trio.testing.MockClock(autojump_threshold=0)})
+        return anyio.run(fn, backend=backend, backend_options=options)
+
+
+def _steps_of_trio(ticks: Ticks) -> Any:
+    import trio  # noqa: PLC0415
+
+    class Steps(trio.abc.Instrument):
+        def before_task_step(self, task: Any) -> None:
+            ticks.tick()
+
+    return Steps()
 
 
 class _seeded:  # noqa: N801  (reads as a verb: with _seeded(seed))
@@ -105,13 +138,15 @@ class _seeded:  # noqa: N801  (reads as a verb: with _seeded(seed))
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio loop without files or threads, whose time passes only when nothing is ready."""
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, ticks: Ticks | None = None) -> None:
         self.virtual: float = 0.0
         self._chance = None if seed is None else random.Random(seed)  # noqa: S311  (an order, no secret)
         self._turns = 0
         super().__init__(_NoFiles(self))
         # The default of 1 ns vanishes in a float beyond 2**24 s, and a timer would be due for ever and never be called.
         self._clock_resolution = 1e-6
+        if ticks is not None:
+            self._ready = _Counted(ticks)  # asyncio takes what is ready from here, one by one
 
     def time(self) -> float:
         return self.virtual
@@ -120,13 +155,25 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._turns += 1
         if self._turns > TURNS_MAX:
             raise Livelock(f"the loop has turned {TURNS_MAX} times")
-        ready = cast("deque[Any]", self._ready)  # type: ignore[attr-defined]
+        ready = cast("deque[Any]", self._ready)
         if self._chance is not None and len(ready) > 1:
             shuffled = list(ready)
             self._chance.shuffle(shuffled)
             ready.clear()
             ready.extend(shuffled)
         super()._run_once()  # type: ignore[misc]
+
+
+class _Counted(deque[Any]):
+    """What is ready, counted as it is taken."""
+
+    def __init__(self, ticks: Ticks) -> None:
+        super().__init__()
+        self._ticks = ticks
+
+    def popleft(self) -> Any:
+        self._ticks.tick()
+        return super().popleft()
 
 
 class _NoFiles(selectors.BaseSelector):

@@ -6,8 +6,8 @@ do on their way out; a test then makes another store over the same data and anot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -17,15 +17,26 @@ from actorflow.errors import StoreUnavailable
 from actorflow.records import Commit, Lease, Refusal
 from actorflow.stores import Store
 
-Mode = Literal["before", "after", "unavailable", "lost_ack", "delay", "zombie", "drain", "pause"]
-"""What happens at a commit (drain and pause: after *delay_s* of a life, whatever the commit).
+T = TypeVar("T")
+Mode = Literal[
+    "before", "after", "torn", "unavailable", "busy", "lost_ack", "delay", "zombie", "stop", "await", "cancel", "drain", "pause"
+]
+"""What happens, at a commit if nothing else is said.
 
-before, after: the power goes, and the batch is not, or is, on the disk (it is one transaction, so a torn one is none).
-unavailable: nothing is written, and it may be repeated. lost_ack: it is written, and that is found out after a while, as by a
-store that has to look its commit up. delay: it is written after a while. zombie: another holder took the store.
-drain: the process is told to end, and ends in order. pause: an operator pauses all runs, and resumes them a second later.
+before, after: the power goes, and the batch is not, or is, on the disk.
+torn: half of its commits are, each of them whole: `Store` promises no more.
+unavailable: nothing is written, and it may be repeated. busy: likewise, and that is found out after a while.
+lost_ack: it is written, and that is found out after a while, as by a store that has to look its commit up.
+delay: it is written after a while.
+zombie: another holder took the store.
+stop: the process stands still for a while, and whoever takes the store meanwhile (see `FaultStore.on_fault`) has it.
+await: the process dies when its loop lets something go on for the N-th time. cancel: somebody cancels the service then.
+drain: after *delay_s* of its life the process is told to end, and ends in order.
+pause: after *delay_s* an operator pauses all runs, and resumes them a second later.
 """
 
+
+Committed = Callable[[Sequence[Commit], list[Refusal | None]], Awaitable[object]]
 
 READ_TICKS = 3
 """Turns of the loop between a read and its answer: enough for a commit to come between."""
@@ -44,7 +55,17 @@ class Fault:
     delay_s: float = 1.0
 
     def __str__(self) -> str:
-        return f"{self.mode} after {self.delay_s:g} s" if self.mode in ("drain", "pause") else f"{self.mode} commit {self.at}"
+        match self.mode:
+            case "drain" | "pause":
+                return f"{self.mode} after {self.delay_s:g} s"
+            case "await" | "cancel":
+                return f"{'dead' if self.mode == 'await' else 'cancelled'} at await {self.at}"
+            case _:
+                return f"{self.mode} commit {self.at}"
+
+
+BESIDE = frozenset(("await", "cancel", "drain", "pause"))
+"""Modes that do not belong to a commit."""
 
 
 @define(eq=False)
@@ -53,8 +74,15 @@ class FaultStore:
 
     store: Store
     faults: Sequence[Fault] = ()
-    commits: int = field(default=0, init=False)  #: commit calls so far
+    on_fault: Callable[[Fault], object] = lambda _: None  #: called when one of a commit happens
+    on_commit: Committed | None = None  #: called when a batch is durable, before anybody else knows
+    batches: list[int] = field(factory=list[int], init=False)  #: how many commits each call of `commit` brought
     dead: bool = field(default=False, init=False)  #: the power has gone
+
+    @property
+    def commits(self) -> int:
+        """Calls of `commit` so far."""
+        return len(self.batches)
 
     @property
     def url(self) -> str:
@@ -63,7 +91,7 @@ class FaultStore:
     def cut(self) -> PowerCut:
         """From now on nothing reaches the data; raise what this returns."""
         self.dead = True
-        return PowerCut(f"the power went at commit {self.commits}")
+        return PowerCut(f"the power went at commit {len(self.batches)}")
 
     async def open(self, *, now: float, standby: bool = False) -> Lease:
         return await self.store.open(now=now, standby=standby)
@@ -72,27 +100,48 @@ class FaultStore:
         """See `Store.commit`; or what was planned for this call."""
         if self.dead:
             raise self.cut()
-        self.commits += 1
-        fault = next((fault for fault in self.faults if fault.at == self.commits), None)
+        self.batches.append(len(batch))
+        fault = next((fault for fault in self.faults if fault.at == len(self.batches) and fault.mode not in BESIDE), None)
+        if fault is not None:
+            self.on_fault(fault)
         match fault:
             case Fault(mode="before"):
                 raise self.cut()
             case Fault(mode="after"):
-                await self.store.commit(batch, fence=fence)
+                await self._write(batch, fence)
+                raise self.cut()
+            case Fault(mode="torn"):
+                await self._write(batch[: len(batch) // 2], fence)
                 raise self.cut()
             case Fault(mode="unavailable"):
                 raise StoreUnavailable("the disk is full, says the fault injector. Nothing was written.")
-            case Fault(mode="lost_ack"):
-                answers = await self.store.commit(batch, fence=fence)
-                await anyio.sleep(fault.delay_s)
-                return answers
-            case Fault(mode="delay", delay_s=delay_s):
+            case Fault(mode="busy", delay_s=delay_s):
                 await anyio.sleep(delay_s)
+                raise StoreUnavailable("the file is busy, says the fault injector. Nothing was written.")
+            case Fault(mode="lost_ack"):
+                answers = await self._write(batch, fence)
+                await anyio.sleep(fault.delay_s)
+                return self._alive(answers)
+            case Fault(mode="delay" | "stop", delay_s=delay_s):
+                await anyio.sleep(delay_s)
+                self._alive(None)
             case Fault(mode="zombie"):
                 await self.store.open(now=0.0)  # Raises the fence: ours is worth nothing from here on.
             case _:
                 pass
-        return await self.store.commit(batch, fence=fence)
+        return await self._write(batch, fence)
+
+    async def _write(self, batch: Sequence[Commit], fence: int) -> list[Refusal | None]:
+        answers = await self.store.commit(batch, fence=fence)
+        if self.on_commit is not None:
+            await self.on_commit(batch, answers)
+        return answers
+
+    def _alive(self, answer: T) -> T:
+        """The answer, to who has lived to hear it."""
+        if self.dead:
+            raise self.cut()
+        return answer
 
     async def close(self) -> None:
         if not self.dead:
@@ -108,6 +157,6 @@ class FaultStore:
             answer = await read(*args, **kwargs)
             for _ in range(READ_TICKS):
                 await anyio.lowlevel.checkpoint()
-            return answer
+            return self._alive(answer)
 
         return reading

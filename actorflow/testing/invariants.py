@@ -39,13 +39,15 @@ class Rows:
         return str(self.run.address)
 
 
-async def rows_of(store: Store) -> list[Rows]:
-    """The rows of every run in an open store."""
+async def rows_of(store: Store, runs: Iterable[int] | None = None) -> list[Rows]:
+    """The rows of those runs, by their numbers, or of every run, in an open store."""
     found: list[Rows] = []
-    for light in reversed(await store.runs(RunQuery(limit=1_000))):
-        loaded = await store.load(light.id)
+    if runs is None:
+        runs = [light.id for light in reversed(await store.runs(RunQuery(limit=1_000)))]
+    for run in runs:
+        loaded = await store.load(run)
         assert loaded is not None
-        past = await store.history(light.id, limit=100_000)
+        past = await store.history(run, limit=100_000)
         aside = _set_aside(past, loaded)
         if isinstance(store, MemoryStore):  # It knows them all; from rows, those inside folds cannot be told.
             aside = frozenset(store._memory.aside)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -171,8 +173,12 @@ def _of_the_system(message: Envelope) -> bool:
 def _asleep(rows: Rows) -> Iterable[str]:
     if rows.run.status in ("running", "undoing", "pending") and rows.run.wake_at is None:
         yield f"it is {rows.run.status} and nothing would wake it"
+    # The branches of a gather that failed are gone, and so is what they waited for.
+    broken = [_scope(event) for event in rows.past if event.entry.kind == "gather" and event.entry.round == rows.run.round]
     timers = [
-        e.due_at for _, e in rows.loaded.entries if e.kind == "timer" and e.due_at is not None and not _answered(rows, e.identity)
+        e.due_at
+        for _, e in rows.loaded.entries
+        if e.kind == "timer" and e.due_at is not None and not _inside(e.branch, broken) and not _answered(rows, e.identity)
     ]
     if rows.run.status == "waiting" and timers and (rows.run.wake_at is None or rows.run.wake_at > min(timers)):
         yield f"it waits for {min(timers)} and would wake at {rows.run.wake_at}"

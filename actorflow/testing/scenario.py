@@ -14,21 +14,22 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, cast
 
 import anyio
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from actorflow.actor import Actor
 from actorflow.attempt import current_step
 from actorflow.clock import Chance, Clock
-from actorflow.errors import RunEnded, RunPaused, StoreUnavailable
+from actorflow.errors import InvalidState, RunEnded, RunPaused, StoreUnavailable
 from actorflow.policies.limits import Limits
 from actorflow.records import ENDED, Address, Entry, Run, RunQuery
 from actorflow.runtime import Runtime
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
-from actorflow.testing.clock import Backend, LoopClock, run_virtual
+from actorflow.testing.clock import Backend, LoopClock, Ticks, run_virtual
 from actorflow.testing.faults import Fault, FaultStore, PowerCut
 from actorflow.testing.invariants import Rows, replays, rows_of, violations
 
@@ -44,6 +45,7 @@ class World:
     tries: list[tuple[str, int]] = field(factory=list[tuple[str, int]])  #: (key, attempt), in order
     marks: list[Any] = field(factory=list[Any])  #: whatever a test wants to remember
     crashes: int = 0
+    ticks: Ticks = field(factory=Ticks)
     store: FaultStore = field(init=False)
     recorded_first: list[str] = field(factory=list[str])  #: steps that ran although their outcome was recorded
 
@@ -114,28 +116,40 @@ class Outcome:
     """What came of one telling of the scenario."""
 
     result: Any
-    commits: int
+    batches: Sequence[int]  #: how many commits each batch had, in the life with most batches
+    awaits: int  #: how often the loop let something go on, in the first life
     effects: frozenset[str]
     crashes: int
     took_s: float  #: in virtual time
+
+    @property
+    def commits(self) -> int:
+        return len(self.batches)
 
 
 class Failed(AssertionError):
     """A crash changed what it must not; says how to get there again."""
 
 
-async def tell(scenario: Scenario, lives: Sequence[Sequence[Fault]], *, downtime_s: float = 0.0) -> Outcome:
+async def tell(
+    scenario: Scenario, lives: Sequence[Sequence[Fault]], *, downtime_s: float = 0.0, ticks: Ticks | None = None
+) -> Outcome:
     """Play a scenario to its end, life after life; life N has the faults *lives[N]*, later ones none.
+
+    Deaths at an await need the *ticks* of the loop that this runs on.
 
     Raises:
         AssertionError: Something is not as it must be.
     """
-    world, began = World(), anyio.current_time()
-    commits, result = 0, None
+    world, began = World(ticks=ticks or Ticks()), anyio.current_time()
+    batches: Sequence[int] = ()
+    awaits, result = 0, None
     for number in range(LIVES_MAX):
         store = world.store = FaultStore(MemoryStore(share=world.memory), lives[number] if number < len(lives) else ())
+        before = world.ticks.count
         crashed, result = await _live(scenario, world, store)
-        commits = max(commits, store.commits)
+        awaits = awaits or world.ticks.count - before
+        batches = max(batches, store.batches, key=len)
         rows = await _rows(world)
         _none(violations(rows, scenario.actors), "the rows are inconsistent")
         _none(world.recorded_first, "a recorded step ran again")
@@ -151,7 +165,7 @@ async def tell(scenario: Scenario, lives: Sequence[Sequence[Fault]], *, downtime
     # An undo's key names the entry that it undoes by its place in the store, which depends on what else was recorded.
     # Likewise the number of a message, by which the steps of its handler are named.
     effects = frozenset(re.sub(r"/m\d+/", "/m/", re.sub(r"~undo/\d+", "~undo", key)) for key in world.effects)
-    return Outcome(result, commits, effects, world.crashes, anyio.current_time() - began)
+    return Outcome(result, batches, awaits, effects, world.crashes, anyio.current_time() - began)
 
 
 def _none(lines: Iterable[str], what: str) -> None:
@@ -170,6 +184,21 @@ async def _rows(world: World) -> list[Rows]:
 async def _live(scenario: Scenario, world: World, store: FaultStore) -> tuple[bool, Any]:
     """One life of the process: True and nothing if it crashed, else False and what the script returned."""
     _world.set(world)
+    life = anyio.CancelScope()
+
+    def die() -> None:
+        store.cut()
+        life.cancel()
+
+    for fault in store.faults:
+        if fault.mode == "await":
+            world.ticks.arm(fault.at, die)
+    with life:
+        return await _lived(scenario, world, store)
+    return True, None
+
+
+async def _lived(scenario: Scenario, world: World, store: FaultStore) -> tuple[bool, Any]:
     result = None
     try:
         async with Runtime(
@@ -182,7 +211,7 @@ async def _live(scenario: Scenario, world: World, store: FaultStore) -> tuple[bo
             drain_s = next((fault.delay_s for fault in store.faults if fault.mode == "drain"), math.inf)
             scope = anyio.move_on_after(drain_s)
             async with anyio.create_task_group() as beside:
-                beside.start_soon(_pauses, runtime, store)
+                beside.start_soon(pauses, runtime, store)
                 with anyio.fail_after(scenario.deadline_s), scope:
                     result = await _persistent(scenario, runtime, world)
                 beside.cancel_scope.cancel()
@@ -194,7 +223,7 @@ async def _live(scenario: Scenario, world: World, store: FaultStore) -> tuple[bo
     return store.dead, result
 
 
-async def _pauses(runtime: Runtime, store: FaultStore) -> None:
+async def pauses(runtime: Runtime, store: FaultStore) -> None:
     """An operator who pauses all runs at planned moments, and resumes them a second later, or in the next life."""
     began = anyio.current_time()
     forgotten = await runtime.operations.runs(RunQuery(status="paused", reason="operator"))
@@ -207,7 +236,7 @@ async def _pauses(runtime: Runtime, store: FaultStore) -> None:
         for verb in ("pause", "resume"):
             for run in runs:
                 if run.status not in ENDED:
-                    with suppress(StoreUnavailable, RunEnded):
+                    with suppress(StoreUnavailable, RunEnded, InvalidState):
                         await getattr(runtime.operations, verb)(Address(run.kind, run.key))
             await anyio.sleep(1.0)
 
@@ -233,7 +262,9 @@ def play(
 ) -> Outcome:
     """`tell` in virtual time; an error says how to get there again."""
     try:
-        return run_virtual(lambda: tell(scenario, lives, downtime_s=downtime_s), backend=backend, seed=seed)
+        ticks = Ticks()
+        telling = partial(tell, scenario, lives, downtime_s=downtime_s, ticks=ticks)
+        return run_virtual(telling, backend=backend, seed=seed, ticks=ticks)
     except BaseException as error:
         shown = ", ".join(f"[{' '.join(map(str, faults))}]" for faults in lives)
         how = f"faults by life: {shown or 'none'}, seed {seed}, downtime {downtime_s} s"
@@ -251,16 +282,25 @@ RECOVERY_COMMITS = 3  #: of so many first commits of the next life, one is the l
 
 
 def enumerate_crashes(
-    scenario: Scenario, backend: Backend, *, points_max: int = 28, pairs: int = 3, seed: int = 0, downtime_s: float = 0.0
+    scenario: Scenario,
+    backend: Backend,
+    *,
+    points_max: int = 28,
+    awaits_max: int = 8,
+    pairs: int = 3,
+    seed: int = 0,
+    downtime_s: float = 0.0,
 ) -> int:
-    """Crash a scenario before and after each of its commits, there and in the recovery from it, then twice in a row at random.
+    """Crash a scenario before, after and within each of its commits, there and in the recovery from it, at its awaits, and
+    then twice in a row at random.
 
     Returns how many crashes that was.
 
     Args:
         scenario: What to crash.
         backend: On which loop.
-        points_max: How many crash points at most; with more commits they are drawn by *seed*.
+        points_max: How many crash points at commits at most; with more commits they are drawn by *seed*.
+        awaits_max: How many at awaits; with more awaits they are drawn by *seed*.
         pairs: How many pairs of random crashes, with a shuffled order of tasks.
         seed: Of everything drawn here; a failure tells it.
         downtime_s: How long nobody runs after a crash.
@@ -270,9 +310,14 @@ def enumerate_crashes(
     """
     calm = play(scenario, backend)
     chance = random.Random(f"{scenario.name}/{seed}")  # noqa: S311
-    points = [Fault(at, mode) for at in range(1, calm.commits + 1) for mode in ("before", "after")]
-    if len(points) > points_max:
-        points = sorted(chance.sample(points, points_max), key=lambda fault: fault.at)
+    commits = [
+        Fault(at, mode)
+        for at, batch in enumerate(calm.batches, start=1)
+        for mode in ("before", "after", "torn")
+        if batch > 1 or mode != "torn"  # Half of one commit is none of it.
+    ]
+    awaits = [Fault(at, "await") for at in range(1, calm.awaits + 1)]
+    points = _drawn(chance, commits, points_max) + _drawn(chance, awaits, awaits_max)
     crashes = 0
     for point in points:
         lives = [[point]]
@@ -281,10 +326,14 @@ def enumerate_crashes(
             lives.append([Fault(1 + point.at % RECOVERY_COMMITS, "after")])
             crashes += _compared(scenario, calm, play(scenario, backend, *lives, downtime_s=downtime_s), f"{lives}", downtime_s)
     for _ in range(pairs):
-        lives = [[evolve(chance.choice(points), at=chance.randint(1, calm.commits))] for _ in range(2)]
+        lives = [[chance.choice(commits)], [chance.choice(commits + awaits)]]
         again = play(scenario, backend, *lives, seed=chance.getrandbits(32), downtime_s=downtime_s)
         crashes += _compared(scenario, calm, again, f"seed {seed}, {lives}", downtime_s)
     return crashes
+
+
+def _drawn(chance: random.Random, points: Sequence[Fault], count: int) -> list[Fault]:
+    return sorted(chance.sample(points, min(count, len(points))), key=lambda fault: fault.at)
 
 
 def _compared(scenario: Scenario, calm: Outcome, crashed: Outcome, where: str, downtime_s: float) -> int:

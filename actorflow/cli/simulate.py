@@ -1,0 +1,216 @@
+"""`actorflow simulate`: live through histories of a simulated service full of faults, each of them decided by a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import multiprocessing
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import count
+from typing import Annotated, Any
+
+from attrs import define, field, frozen
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from actorflow.cli.exits import Exit, UsageError
+from actorflow.cli.options import Options as CommonOptions
+from actorflow.cli.options import flag, length_s
+from actorflow.cli.printer import Printer, cell, grid
+
+CHUNK = 10  #: histories that a process lives through at a time
+FAILED_MAX = 20  #: after so many it is enough
+
+
+@frozen
+class Lived:
+    """What came of one seed."""
+
+    seed: int
+    hash: str
+    commits: int
+    faults: Counter[str]
+    failure: str | None
+    virtual_s: float
+
+
+@define
+class Summary:
+    """What came of all seeds so far."""
+
+    first: int
+    histories: int = 0
+    commits: int = 0  #: after each of them the rows were looked at
+    virtual_s: float = 0.0
+    faults: Counter[str] = field(factory=Counter[str])
+    failed: list[Lived] = field(factory=list[Lived])
+    hashes: list[str] = field(factory=list[str])
+
+    def add(self, lived: Lived) -> None:
+        """The next seed, in order."""
+        self.histories += 1
+        self.commits += lived.commits
+        self.virtual_s += lived.virtual_s
+        self.faults += lived.faults
+        self.hashes.append(lived.hash)
+        if lived.failure is not None:
+            self.failed.append(lived)
+
+    @property
+    def hash(self) -> str:
+        """Of the one history, or of all of them in order."""
+        return self.hashes[0] if len(self.hashes) == 1 else hashlib.sha256("".join(self.hashes).encode()).hexdigest()
+
+
+def simulate(
+    *,
+    seed: Annotated[int, Parameter(help="The first seed.", validator=Number(gte=0))] = 0,
+    runs: Annotated[int | None, Parameter(help="How many histories, each with the next seed.", validator=Number(gte=1))] = None,
+    within: Annotated[str | None, Parameter(name="--for", help="As many as there is time for: 10m, 8h.")] = None,
+    jobs: Annotated[int | None, Parameter(help="Processes; as many as there are cores.", validator=Number(gte=1))] = None,
+    calm: Annotated[bool, flag("Let nothing go wrong.", "--calm")] = False,
+    trace: Annotated[bool, flag("Print the plan and everything that happened.", "--trace")] = False,
+    shrink: Annotated[bool, Parameter(help="Look for the shortest plan that fails.")] = True,
+    as_json: Annotated[bool, flag("Print the result as JSON.", "--json")] = False,
+    quiet: Annotated[bool, flag("No progress and no remarks.", "--quiet", "-q")] = False,
+) -> int:
+    """Live through simulated histories: a service with its disk, network and clients, in virtual time, full of faults.
+
+    Processes die at any await and around any commit, lose their lease, hang and come back, the disk is full, busy or slow,
+    requests get lost or come twice, the clock jumps. After every commit the rows are looked at, and in the end all must be as a
+    simple model says. One seed gives one history, byte for byte: the line `history` has its hash. The exit code is 0 if all
+    histories held.
+    """
+    printer = Printer(CommonOptions(quiet=quiet))
+    _needed("trio")
+    deadline = None if within is None else time.monotonic() + length_s(within)
+    began = time.monotonic()
+    summary = Summary(seed)
+    total = runs or (1 if deadline is None else 0)
+    with printer.progress("histories", total or 10**9) as bar:
+        for lived in _histories(seed, total, deadline, jobs or os.cpu_count() or 1, calm=calm):
+            summary.add(lived)
+            if bar is not None:
+                bar.update(bar.task_ids[0], advance=1, description=f"histories, {len(summary.failed)} failed")
+            if len(summary.failed) >= FAILED_MAX:
+                break
+    if trace:
+        printer.lines(_traced(seed, calm=calm))
+    failures = [_failure(lived, calm=calm, shrink=shrink and place == 0) for place, lived in enumerate(summary.failed)]
+    if as_json:
+        printer.json(_record(summary, failures, time.monotonic() - began))
+    else:
+        _show(printer, summary, failures, time.monotonic() - began)
+    return Exit.FAILED if failures else Exit.OK
+
+
+def _needed(package: str) -> None:
+    try:
+        __import__(package)
+    except ImportError:
+        raise UsageError(f"this needs {package}: pip install 'actorflow[test]'") from None
+
+
+# --- living --------------------------------------------------------------------------------------------------------------
+
+
+def _histories(first: int, total: int, deadline: float | None, jobs: int, *, calm: bool) -> Iterator[Lived]:
+    """In the order of their seeds; a *total* of 0 is as many as there is time for."""
+    if total == 1 or jobs == 1:
+        for seed in range(first, first + total) if total else count(first):
+            if deadline is not None and time.monotonic() > deadline:
+                return
+            yield from live(seed, seed + 1, calm=calm)
+        return
+    under_way: deque[Future[list[Lived]]] = deque()
+    chunks = iter(range(first, first + total, CHUNK)) if total else count(first, CHUNK)
+    last = first + total if total else None
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            for at in chunks:
+                if deadline is not None and time.monotonic() > deadline:
+                    break
+                until = at + CHUNK if last is None else min(at + CHUNK, last)
+                under_way.append(pool.submit(live, at, until, calm=calm))
+                while len(under_way) > 2 * jobs:
+                    yield from under_way.popleft().result()
+            while under_way:
+                yield from under_way.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def live(first: int, until: int, *, calm: bool) -> list[Lived]:
+    """Live through the histories of some seeds, in this process."""
+    from actorflow.testing.plans import seeded  # noqa: PLC0415  (what tests are built from is loaded by who wants it)
+    from actorflow.testing.simulation import simulate as simulated  # noqa: PLC0415
+
+    logging.getLogger("actorflow").setLevel(logging.CRITICAL + 1)  # Faults are what this is about.
+    found = (simulated(seeded(seed, calm=calm)) for seed in range(first, until))
+    return [Lived(each.plan.seed, each.hash, each.events, each.faults, each.failure, each.virtual_s) for each in found]
+
+
+def _traced(seed: int, *, calm: bool) -> list[str]:
+    from actorflow.testing.plans import described, seeded  # noqa: PLC0415
+    from actorflow.testing.simulation import simulate as simulated  # noqa: PLC0415
+
+    plan = seeded(seed, calm=calm)
+    return [*described(plan).splitlines(), *simulated(plan).lines]
+
+
+def _failure(lived: Lived, *, calm: bool, shrink: bool) -> dict[str, Any]:
+    """What failed, and the shortest plan that does, if it is looked for."""
+    from actorflow.testing.plans import described, seeded  # noqa: PLC0415
+    from actorflow.testing.simulation import simulate as simulated  # noqa: PLC0415
+
+    plan, why = seeded(lived.seed, calm=calm), lived.failure
+    if shrink:
+        _needed("hypothesis")
+        from actorflow.testing.shrinking import shrunk  # noqa: PLC0415
+
+        plan = shrunk(plan, lambda plan: simulated(plan).failure is not None)
+        why = simulated(plan).failure
+    return {"seed": lived.seed, "failure": why, "plan": described(plan).splitlines(), "shrunk": shrink}
+
+
+# --- telling -------------------------------------------------------------------------------------------------------------
+
+
+def _record(summary: Summary, failures: list[dict[str, Any]], took_s: float) -> dict[str, Any]:
+    return {
+        "seeds": [summary.first, summary.first + summary.histories - 1],
+        "histories": summary.histories,
+        "commits": summary.commits,
+        "virtual_s": summary.virtual_s,
+        "took_s": took_s,
+        "faults": dict(sorted(summary.faults.items())),
+        "failed": failures,
+        "history": summary.hash if summary.hashes else None,
+    }
+
+
+def _show(printer: Printer, summary: Summary, failures: list[dict[str, Any]], took_s: float) -> None:
+    last = summary.first + summary.histories - 1
+    seeds = f"seed {summary.first}" if summary.histories == 1 else f"seeds {summary.first} to {last}"
+    days = summary.virtual_s / 86_400
+    what = "history" if summary.histories == 1 else "histories"
+    table = grid("fault", "times")
+    for kind, times in sorted(summary.faults.items()):
+        table.add_row(kind, f"{times:,}")
+    printer.show(table)
+    said = (
+        f"{summary.histories:,} {what} ({seeds}), {summary.commits:,} commits looked at, "
+        f"{sum(summary.faults.values()):,} faults, {days:,.1f} days lived in {took_s:,.1f} s: {len(failures) or 'none'} failed"
+    )
+    printer.show(cell(said))
+    for failure in failures:
+        printer.show(cell(f"seed {failure['seed']} failed: {failure['failure']}", "red"))
+        if failure["shrunk"]:
+            printer.show(cell("the shortest plan that fails so:"), *(cell(f"  {line}") for line in failure["plan"]))
+        printer.show(cell(f"again, with all that happened: actorflow simulate --seed {failure['seed']} --trace"))
+    if summary.hashes:
+        printer.lines([f"history {summary.hash}"])
