@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from actorflow import Abort, Actor, Message, handler, step
+from actorflow import Abort, Actor, Message, Workflow, handler, step
 from actorflow.errors import BadDefinition, HandlerFailed
 from actorflow.testing.clock import Backend
 from tests.harness import Log, Note, Read, both, runtime, virtual
@@ -76,6 +76,33 @@ def test_a_readonly_handler_beside_an_open_turn_is_answered_with_what_is_wrong_w
             return seen, results[0], await opened.at(Log, "log").ask(Read())
 
     assert virtual(backend, main) == (7, 8, [])
+
+
+class Asker(Workflow[str]):
+    how: str
+
+    async def run(self) -> str:
+        try:
+            return str(await Open.at("o").ask(Peek(self.how)))
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+
+@both
+@pytest.mark.parametrize(
+    ("how", "why"), [("look", "7"), ("refuse", "Abort: private"), ("break", "LookupError"), ("step", "BadDefinition")]
+)
+def test_and_so_is_one_that_a_run_asks(backend: Backend, how: str, why: str) -> None:
+    async def main() -> str:
+        async with runtime(Open, Asker) as opened:
+            await opened.at(Open, "o").tell(Work())
+            await anyio.sleep(5.0)
+            began = anyio.current_time()
+            said = await (await opened.start(Asker(how), key="a")).result()
+            assert anyio.current_time() - began < 1.0  # It did not wait for the turn.
+            return said
+
+    assert why in virtual(backend, main)
 
 
 said: list[Any] = []
