@@ -126,8 +126,11 @@ def test_an_undo_has_the_timeout_and_the_tries_of_its_step_and_then_the_run_paus
     async def main() -> float:
         async with runtime(Stuck) as opened:
             began = anyio.current_time()
+            run = await opened.start(Stuck(), key="k")
+            await anyio.sleep(1.0)
+            assert await run.why() == "Stuck/k is undoing what it did; then it ends."
             with pytest.raises(RunPaused) as caught:
-                await (await opened.start(Stuck(), key="k")).result()
+                await run.result()
             because(caught.value, "undo")
             return anyio.current_time() - began
 
