@@ -17,7 +17,8 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any, Literal, TypeVar
+from itertools import islice
+from typing import Any, Literal, TypeVar, cast
 
 from attrs import field, frozen
 
@@ -122,6 +123,30 @@ def traceback_of(payload: bytes) -> str:
     return _failure.decode(payload, "failure").traceback
 
 
+def text_of(error: BaseException) -> str:
+    """What it says; a group also says what is in it. Never raises.
+
+    >>> text_of(ExceptionGroup("both", [KeyError("a"), ExceptionGroup("inner", [ValueError("b")])]))
+    "both (2 sub-exceptions): KeyError: 'a'; ValueError: b"
+    """
+    try:
+        if not isinstance(error, BaseExceptionGroup):
+            return str(error)
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return f"{group}: " + "; ".join(in_words(each) for each in islice(_inside(group), CAUSES_MAX))
+    except BaseException as other:  # noqa: BLE001  (a `__str__` that raises; what it raises is no signal to us)
+        return f"(no text: its __str__ raised {type(other).__qualname__})"
+
+
+def in_words(error: BaseException) -> str:
+    """Its type and what it says. Never raises: to print what users raise is to call their code.
+
+    >>> in_words(KeyError("a"))
+    "KeyError: 'a'"
+    """
+    return f"{type(error).__qualname__}: {text_of(error)}"
+
+
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
@@ -221,10 +246,18 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _message(error: BaseException, bytes_max: int) -> str:
     if isinstance(error, StepFailed) and bytes_max == CAUSE_BYTES_MAX:
         return _clean(error.message, bytes_max)
-    try:
-        return _clean(str(error), bytes_max)
-    except BaseException as other:  # noqa: BLE001  (a `__str__` that raises; what it raises is no signal to us)
-        return f"(no text: its __str__ raised {type(other).__qualname__})"
+    return _clean(text_of(error), bytes_max)
+
+
+def _inside(group: BaseException) -> Iterator[BaseException]:
+    """The exceptions of a group, and of the groups in it, in order."""
+    waiting: list[BaseException] = [group]
+    while waiting:
+        error = waiting.pop()
+        if isinstance(error, BaseExceptionGroup):
+            waiting.extend(reversed(cast("BaseExceptionGroup[BaseException]", error).exceptions))
+        else:
+            yield error
 
 
 def _traceback(error: BaseException) -> str:

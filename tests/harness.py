@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from attrs import field
 from actorflow import Actor, Message, RunPaused, Runtime, handler
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend, LoopClock, run_virtual
+from actorflow.testing.faults import Fault, FaultStore, PowerCut
 
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -29,6 +30,38 @@ async def runtime(*actors: type[Actor], store: Any = None, **options: Any) -> As
 
 def virtual(backend: Backend, fn: Callable[[], Awaitable[Any]]) -> Any:
     return run_virtual(fn, backend=backend)
+
+
+async def life(
+    memory: MemoryStore,
+    *actors: type[Actor],
+    script: Callable[[Runtime], Awaitable[Any]],
+    cut_s: float | None = None,
+    faults: Sequence[Fault] = (),
+    **options: Any,
+) -> Any:
+    """One life of a process over what *memory* remembers: what its script came to, or nothing if the power went.
+
+    It goes after *cut_s*, or as *faults* say.
+    """
+    store, result = FaultStore(type(memory)(share=memory), faults), None
+
+    async def cut(after_s: float) -> None:
+        await anyio.sleep(after_s)
+        raise store.cut()
+
+    try:
+        async with runtime(*actors, store=store, **options) as opened:
+            if cut_s is None:
+                return await script(opened)
+            async with anyio.create_task_group() as group:
+                group.start_soon(cut, cut_s)
+                result = await script(opened)
+                group.cancel_scope.cancel()
+    except (PowerCut, Exception, BaseExceptionGroup):
+        if not store.dead:
+            raise
+    return result
 
 
 def because(paused: RunPaused, reason: str) -> None:

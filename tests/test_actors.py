@@ -127,6 +127,8 @@ def test_state_and_mail_survive_a_restart(backend: Backend) -> None:
 
 @both
 def test_an_abort_undoes_the_turn_and_is_the_answer(backend: Backend) -> None:
+    """E19."""
+
     async def scenario() -> None:
         async with runtime(Account, AuditLog) as opened:
             ann = opened.at(Account, "ann")
@@ -154,6 +156,8 @@ def test_a_repeated_key_gets_the_first_answer(backend: Backend) -> None:
 
 @both
 def test_an_unknown_message_is_refused_at_the_door_with_what_is_handled(backend: Backend) -> None:
+    """F6."""
+
     async def scenario() -> None:
         async with runtime(Account, AuditLog) as opened:
             with pytest.raises(UnknownMessage, match=r"Account does not handle Moved; it handles Balance, Deposit, Withdraw"):
@@ -180,6 +184,8 @@ class Flaky(Actor):
 
 @both
 def test_a_failing_handler_is_tried_again_from_the_fields_before_it(backend: Backend) -> None:
+    """E19."""
+
     async def scenario() -> None:
         async with runtime(Flaky) as opened:
             world["broken"] = 2
@@ -191,6 +197,8 @@ def test_a_failing_handler_is_tried_again_from_the_fields_before_it(backend: Bac
 
 @both
 def test_a_message_that_keeps_failing_becomes_a_dead_letter_and_those_behind_it_are_handled(backend: Backend) -> None:
+    """F1."""
+
     store = MemoryStore()
 
     async def scenario() -> None:
@@ -452,6 +460,8 @@ class Asker(Actor):
 
 @both
 def test_actors_ask_actors_and_a_circle_is_refused(backend: Backend) -> None:
+    """F11."""
+
     async def scenario() -> None:
         async with runtime(Asker) as opened:
             assert await opened.at(Asker, "a").ask(Go("b,c,d")) == 4
@@ -647,6 +657,8 @@ class Gate(Actor):
 
 @both
 def test_stashed_messages_come_again_in_their_order(backend: Backend) -> None:
+    """O8."""
+
     async def scenario() -> None:
         async with runtime(Gate) as opened:
             gate = opened.at(Gate, "g")

@@ -105,7 +105,7 @@ class Many(Actor):
 
 @both
 def test_one_key_used_twice_in_one_turn_is_one_message_and_another_body_under_it_a_dead_letter(backend: Backend) -> None:
-    """It was refused by the store, and the actor loaded again, for ever."""
+    """F3: it was refused by the store, and the actor loaded again, for ever."""
     store = MemoryStore()
 
     async def scenario() -> None:
@@ -121,6 +121,8 @@ def test_one_key_used_twice_in_one_turn_is_one_message_and_another_body_under_it
 
 
 def test_ten_thousand_tells_of_one_turn_leave_together() -> None:
+    """G10."""
+
     async def scenario() -> None:
         async with runtime(Many, Log) as opened:
             assert await opened.at(Many, "m").ask(Poke("10000"), within="1h") == "sent"
@@ -364,6 +366,8 @@ class Fat(Actor):
 
 @both
 def test_a_state_too_large_to_be_stored_is_refused_and_the_old_one_stays(backend: Backend) -> None:
+    """E8."""
+
     async def scenario() -> None:
         async with runtime(Fat) as opened:
             assert await opened.at(Fat, "f").ask(Poke("1000")) == "kept"
@@ -599,6 +603,8 @@ def test_pausing_or_closing_while_a_turn_looks_for_its_receivers_keeps_it_whole(
 
 @both
 def test_a_state_that_todays_class_cannot_read_sets_its_actor_aside_with_its_mail(backend: Backend) -> None:
+    """E4, G5."""
+
     store = MemoryStore()
 
     async def scenario() -> None:
@@ -634,7 +640,7 @@ def test_a_state_that_todays_class_cannot_read_sets_its_actor_aside_with_its_mai
 
 @both
 def test_a_kind_that_becomes_one_of_workflows_or_was_one_is_not_taken_for_it(backend: Backend) -> None:
-    """P8: the other class read the fields, and ran."""
+    """E3, P8: the other class read the fields, and ran."""
     store = MemoryStore()
 
     async def scenario() -> None:
@@ -738,7 +744,7 @@ class MortalStore(MemoryStore):
 
 @both
 def test_a_message_that_kills_its_process_is_set_aside_after_a_few_crashes(backend: Backend) -> None:
-    """Rule 20. `on_start` was a recorded success in between, so nothing was ever counted."""
+    """R15, rule 20. `on_start` was a recorded success in between, so nothing was ever counted."""
     first = MemoryStore()
 
     async def life() -> None:

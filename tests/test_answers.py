@@ -132,7 +132,7 @@ def test_a_run_that_asks_again_after_a_retry_gets_the_failure_of_its_first_ask(b
 
 @both
 def test_an_ask_that_is_never_read_fails_with_the_end_of_its_receiver_whatever_crashes(backend: Backend) -> None:
-    """P4, F10: and it is a dead letter that says why."""
+    """P4: and it is a dead letter that says why."""
 
     async def script(runtime: Runtime, world: World) -> Any:
         run = await runtime.start(Silent(), key="s")

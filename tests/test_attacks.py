@@ -227,7 +227,7 @@ class Trip(Workflow[None]):
 
 @both
 def test_an_undo_that_hangs_can_be_skipped(backend: Backend) -> None:
-    """The table of verbs: `skip` of a run that is undoing skips the undo, audited."""
+    """G4: the table of verbs: `skip` of a run that is undoing skips the undo, audited."""
 
     async def main() -> list[str]:
         async with runtime(Trip) as at:
@@ -244,6 +244,8 @@ def test_an_undo_that_hangs_can_be_skipped(backend: Backend) -> None:
 
 @both
 def test_an_undo_that_hangs_can_be_tried_again(backend: Backend) -> None:
+    """G4."""
+
     async def main() -> None:
         async with runtime(Trip) as at:
             run = await at.start(Trip(), key="k")
@@ -451,7 +453,7 @@ class Waiter(Workflow[None]):
 
 @pytest.mark.parametrize("cancels", [1, 2, 5])
 def test_a_service_that_is_cancelled_again_and_again_gives_its_store_back(cancels: int, tmp_path: Path) -> None:
-    """asyncio lets anybody cancel a task by hand while it drains, shielded or not."""
+    """O11: asyncio lets anybody cancel a task by hand while it drains, shielded or not."""
 
     async def service(started: asyncio.Event) -> None:
         async with runtime(Waiter, url=f"sqlite:///{tmp_path}/x.db") as at:

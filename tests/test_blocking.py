@@ -342,6 +342,8 @@ def script(folder: Path, text: str, backend: Backend = "asyncio") -> str:
 
 @pytest.mark.kill
 def test_a_script_that_forgets_to_close_ends_in_order(folder: Path, backend: Backend) -> None:
+    """C14."""
+
     said = script(
         folder,
         """
@@ -366,6 +368,8 @@ def test_a_script_that_forgets_to_close_ends_in_order(folder: Path, backend: Bac
 @pytest.mark.kill
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_is_told_to_open_after_the_fork(folder: Path) -> None:
+    """C8."""
+
     said = script(
         folder,
         """
@@ -395,6 +399,8 @@ def test_a_forked_child_is_told_to_open_after_the_fork(folder: Path) -> None:
 @pytest.mark.kill
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_runtime_that_was_made_before_the_fork_is_opened_after_it(folder: Path) -> None:
+    """C9."""
+
     said = script(
         folder,
         """

@@ -296,6 +296,8 @@ def test_filters_and_ids(shop: Path, command: Command, filters: list[str], expec
 
 
 def test_pages_are_followed_to_the_last_one(shop: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S22."""
+
     whole = command("runs", "list", "-o", "ids", "--all").out
     monkeypatch.setattr("actorflow.cli.looking.PAGE_MAX", 5)
 
@@ -373,6 +375,8 @@ def test_counts_by_status(shop: Path, command: Command) -> None:
 def test_nothing_stored_reaches_the_terminal_but_as_text(  # noqa: PLR0917
     shop: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tokens: list[str], output: str, terminal: bool
 ) -> None:
+    """S21."""
+
     monkeypatch.setenv("NO_COLOR", "1")
     if terminal:
         monkeypatch.setenv("TTY_COMPATIBLE", "1")

@@ -248,6 +248,8 @@ async def test_errors_come_through_as_what_they_are_with_what_they_carry(url: st
 
 
 async def test_what_no_class_can_read_is_refused_at_the_door(url: str) -> None:
+    """F12."""
+
     async with shop(url) as (_, client):
         await client.start(Order(), key="o1")
         operations, at = client.operations, Address("Order", "o1")
@@ -354,6 +356,8 @@ async def test_a_client_in_another_process_starts_a_run_tells_it_and_waits_for_i
 
 
 async def test_a_client_that_waits_for_a_result_gets_it_although_the_holder_was_killed_meanwhile(url: str) -> None:
+    """C18."""
+
     results = list[int]()
     with anyio.fail_after(60):
         with child("serve", url) as first:
@@ -379,6 +383,8 @@ async def test_a_client_that_waits_for_a_result_gets_it_although_the_holder_was_
 
 
 async def test_a_client_waits_over_the_orderly_end_of_a_runtime_and_is_served_by_the_next(url: str) -> None:
+    """C10."""
+
     await empty(url)
     results = list[int]()
 
@@ -542,6 +548,8 @@ async def test_a_runtime_waits_for_a_client_that_holds_the_store_for_a_moment(ur
 
 
 async def test_a_second_runtime_is_told_that_the_store_is_held(url: str) -> None:
+    """C6."""
+
     async with shop(url):
         with pytest.raises(StoreBusy):
             await empty(url)
@@ -590,6 +598,8 @@ class Dying:
 
 
 async def test_a_message_whose_fate_is_unknown_is_told_again_under_the_same_key(url: str) -> None:
+    """C18."""
+
     async with shop(url) as (runtime, _):
         await runtime.start(Order(), key="o1")
     with anyio.fail_after(30):
@@ -623,6 +633,8 @@ async def test_a_skip_whose_fate_is_unknown_is_not_repeated_but_told(url: str) -
 
 
 async def test_a_start_that_must_be_new_may_be_repeated_by_who_made_it_and_by_nobody_else(url: str) -> None:
+    """X7."""
+
     async with shop(url) as (runtime, client):
         for operations in (runtime.operations, client.operations):
             await operations.start(
@@ -692,6 +704,8 @@ async def last_words(stream: ByteStream) -> Exception:
     ],
 )
 async def test_garbage_ends_its_connection_and_no_other(url: str, sent: bytes, why: str) -> None:
+    """S14."""
+
     async with shop(url, limits=Limits(payload_bytes_max=1_000)) as (_, client):
         await client.start(Order(), key="o1")
         async with raw(url) as stream:
@@ -702,6 +716,8 @@ async def test_garbage_ends_its_connection_and_no_other(url: str, sent: bytes, w
 
 
 async def test_a_frame_that_never_ends_is_read_up_to_the_bound_only(url: str) -> None:
+    """S14."""
+
     async with shop(url, limits=Limits(payload_bytes_max=1_000)), raw(url) as stream:
         with pytest.raises(anyio.BrokenResourceError):  # noqa: PT012  (the holder hangs up at some send)
             while True:
@@ -724,6 +740,8 @@ async def test_who_does_not_say_hello_as_it_should_is_not_let_in(url: str, hello
 
 
 async def test_a_connection_that_says_nothing_is_closed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S14."""
+
     monkeypatch.setattr(sockets, "HELLO_S", 0.01)
     async with shop(url), raw(url, hello=False) as stream:
         with pytest.raises(anyio.EndOfStream):
@@ -806,6 +824,8 @@ async def test_an_answer_that_is_too_large_is_refused_with_what_to_do(url: str, 
 
 
 async def test_clients_beyond_the_bound_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S14, S22."""
+
     monkeypatch.setattr(sockets, "CONNECTIONS_MAX", 1)
     async with shop(url) as (_, client), Client(url) as second:
         await client.counts()
@@ -818,6 +838,8 @@ async def test_clients_beyond_the_bound_are_refused(url: str, monkeypatch: pytes
 
 
 async def test_the_socket_is_beside_the_database_for_its_owner_only_and_goes_with_the_runtime(url: str, folder: Path) -> None:
+    """S15, S23."""
+
     path = folder / "shop.db.sock"
     async with shop(url):
         assert mode_of(path) == 0o600

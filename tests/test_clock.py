@@ -83,6 +83,8 @@ def test_a_bad_duration_is_a_value_error_and_a_refusal() -> None:
 
 @given(st.one_of(st.integers(), st.floats(), st.text(alphabet="0123456789.+-_ msdhe\0٣x", max_size=8), st.timedeltas()))
 def test_every_duration_is_within_bounds_or_refused(duration: Any) -> None:
+    """D6."""
+
     try:
         length = seconds(duration)
     except BadDuration:

@@ -237,6 +237,8 @@ EXACT: list[tuple[Any, Any]] = [
 
 @pytest.mark.parametrize(("form", "value"), EXACT, ids=name_of)
 def test_a_value_comes_back_equal_and_of_the_same_class(form: Any, value: Any) -> None:
+    """E23."""
+
     back = there_and_back(form, value)
 
     assert back == value
@@ -401,6 +403,8 @@ def test_a_time_zone_with_rules_but_without_a_name_is_refused() -> None:
 
 
 def test_deep_and_cyclic_values_are_refused_without_a_recursion_error() -> None:
+    """E9."""
+
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
@@ -417,6 +421,8 @@ def test_deep_and_cyclic_values_are_refused_without_a_recursion_error() -> None:
 
 
 def test_deep_json_is_undecodable_without_a_recursion_error() -> None:
+    """E9."""
+
     for depth in (900, 100_000):
         with pytest.raises(Undecodable):
             coder(list[int]).decode(b"[" * depth + b"]" * depth, "x")
@@ -700,6 +706,8 @@ def test_a_missing_part_takes_its_default_or_is_undecodable() -> None:
 
 
 def test_a_record_with_an_unknown_name_is_not_half_read() -> None:
+    """E4."""
+
     with pytest.raises(Undecodable, match="'old'"):
         FIELDS.decode(b'{"order":{"id":"o1","items":[]},"old":1}', "fields")
     with pytest.raises(Undecodable, match="'old'"):

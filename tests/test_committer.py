@@ -289,6 +289,8 @@ async def test_a_store_that_is_lost_stops_everything_and_says_so_to_all(error: S
 
 
 async def test_a_real_fence_is_lost_to_the_next_holder() -> None:
+    """I8."""
+
     async with desk() as at:
         at.submit("mine")
         await at.until(1)

@@ -79,7 +79,7 @@ class Sequence(Workflow[int]):
 
 @both
 def test_finished_steps_never_run_again_and_the_result_stays(backend: Backend) -> None:
-    """X1, X2, X3, X4, A3, A4, A5, R7, R12."""
+    """X1, X2, X3, X4, R12, A3, A4, A5."""
 
     def expect(world: World, _: object) -> None:
         assert sum(world.effects.values()) <= 4 + world.crashes
@@ -151,8 +151,12 @@ class TooSlow(Workflow[str]):
 
 @both
 def test_a_timeout_cancels_the_step_and_stays_a_timeout(backend: Backend) -> None:
-    """X14, R3, D10."""
-    crash(one(TooSlow()), backend)
+    """X14, R3, D10: and it cleans up, in each of its attempts."""
+
+    def expect(world: World, _: object) -> None:
+        assert world.marks.count("cleaned up") == len(world.tries)
+
+    crash(one(TooSlow(), expect=expect), backend)
 
 
 @step(retry=Retry(attempts=3, first="1s", jitter=0.0))
@@ -176,7 +180,7 @@ class Uploading(Workflow[list[int]]):
 
 @both
 def test_the_next_attempt_reads_the_progress_that_the_last_one_stored(backend: Backend) -> None:
-    """E16, rule 20: a heartbeat survives the attempt and the process."""
+    """Rule 20: a heartbeat survives the attempt and the process."""
     crash(one(Uploading()), backend)
 
 
@@ -270,7 +274,7 @@ class Tasks(Workflow[list[str]]):
 
 @both
 def test_tasks_outlive_the_line_that_started_them_and_are_joined(backend: Backend) -> None:
-    """Rule 7, X16: and what is left open ends with the run."""
+    """Rule 7: and what is left open ends with the run."""
     crash(one(Tasks(), same_effects=False), backend)
 
 
@@ -369,7 +373,7 @@ class Sleeper(Workflow[list[float]]):
 @both
 @pytest.mark.parametrize("downtime_s", [0.0, 50.0])
 def test_sleep_ends_at_its_first_due_time_whatever_happens_between(backend: Backend, downtime_s: float) -> None:
-    """X18, A10, D10."""
+    """X18, A10."""
     scenario = one(Sleeper())
     if downtime_s:  # A crash before `now` was durable, or long after: the times differ, the rest holds.
         inner = scenario.script
@@ -412,7 +416,7 @@ async def note(text: str) -> str:
 
 @both
 def test_now_random_and_uuid_are_the_same_on_every_replay(backend: Backend) -> None:
-    """Rule 12, A6: what a step was given is what the code still has."""
+    """D11, rule 12, A6: what a step was given is what the code still has."""
     crash(one(Dice()), backend)
 
 
@@ -466,7 +470,7 @@ def failing(workflow: Workflow[Any], **options: Any) -> Scenario:
 
 @both
 def test_an_abort_undoes_each_step_once_in_reverse_order(backend: Backend) -> None:
-    """A13, X8, G6, rule 23: a crash between two undos goes on with the next."""
+    """X8, A13, rule 23: a crash between two undos goes on with the next."""
     crash(failing(Trip(), expect=_undone_once), backend)
 
 
@@ -655,7 +659,7 @@ class Choosing(Workflow[str]):
 
 @both
 def test_a_predicate_that_raises_pauses_its_run_and_nobody_else(backend: Backend) -> None:
-    """P9, R9."""
+    """P9."""
 
     async def script(runtime: Runtime, _: World) -> Any:
         choosing = await runtime.start(Choosing(), key="c")

@@ -132,6 +132,8 @@ class Fan(Actor):
 
 @both
 def test_the_tells_of_a_turn_leave_together_and_once_each(backend: Backend) -> None:
+    """A8, A9."""
+
     async def script(runtime: Runtime, world: World) -> Any:
         for n in (1, 2):
             await runtime.at(Fan, "fan").ask(Go(n), key=f"g{n}", within="1h")
@@ -162,6 +164,8 @@ class Link(Actor):
 
 @both
 def test_messages_of_one_sender_arrive_in_their_order_over_several_actors(backend: Backend) -> None:
+    """F4."""
+
     async def script(runtime: Runtime, world: World) -> Any:
         for n in range(5):
             await runtime.at(Link, "0").tell(Note(n), key=str(n))
@@ -241,7 +245,7 @@ class Shaky(Actor):
 
 @both
 def test_a_handler_that_fails_leaves_nothing_and_keeps_what_it_recorded(backend: Backend) -> None:
-    """Rule 38: three tries, then a dead letter with its answer; what was told in failed tries was never sent."""
+    """E19, F1, rule 38: three tries, then a dead letter with its answer; what was told in failed tries was never sent."""
 
     async def script(runtime: Runtime, world: World) -> Any:
         shaky, answers = runtime.at(Shaky, "s"), list[Any]()
@@ -374,7 +378,7 @@ class Circle(Actor):
 
 @both
 def test_a_circle_of_asks_is_refused_after_any_crash(backend: Backend) -> None:
-    """Rule 37."""
+    """F11, rule 37."""
 
     async def script(runtime: Runtime, world: World) -> Any:
         return await runtime.at(Circle, "0").ask(Go(4), key="x", within="2h")
@@ -457,7 +461,7 @@ class Clock(Actor):
 @both
 @pytest.mark.parametrize("downtime_s", [0.0, 45.0])
 def test_timers_fire_once_in_time_and_replaced_or_cancelled_ones_never(backend: Backend, downtime_s: float) -> None:
-    """P6; moments of an `every` that nobody lived to see are one message."""
+    """X38, D8, P6; moments of an `every` that nobody lived to see are one message."""
 
     async def script(runtime: Runtime, world: World) -> Any:
         began = runtime._running().clock.wall()
@@ -543,6 +547,8 @@ class Gate(Actor):
 
 @both
 def test_what_is_stashed_comes_again_in_order_and_is_answered(backend: Backend) -> None:
+    """O8."""
+
     async def script(runtime: Runtime, world: World) -> Any:
         gate = runtime.at(Gate, "g")
         for n in (1, 2, 3):
@@ -706,7 +712,7 @@ class Flood(Actor):
 @both
 @pytest.mark.parametrize("of", [Small, Waits, Oldest, Newest])
 def test_a_full_mailbox_loses_only_what_it_may(backend: Backend, of: type[Small]) -> None:
-    """Rule 39: each message is handled once, or a dead letter, or was refused to its sender's face."""
+    """F5, rule 39: each message is handled once, or a dead letter, or was refused to its sender's face."""
 
     async def script(runtime: Runtime, world: World) -> Any:
         accepted = set[int]()

@@ -93,7 +93,7 @@ class Picky(Workflow[list[int]]):
 @both
 @pytest.mark.parametrize("at_most", [10, 1])
 def test_bad_items_are_set_aside_until_the_budget_is_spent(backend: Backend, at_most: int) -> None:
-    """F1, rule 24a: then the run pauses, and `resume` gives a new budget."""
+    """Rule 24a: then the run pauses, and `resume` gives a new budget."""
 
     async def script(runtime: Runtime, _: World) -> Any:
         run = await runtime.start(Picky(at_most), key="k")

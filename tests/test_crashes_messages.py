@@ -71,7 +71,7 @@ class Collector(Workflow[list[int]]):
 
 @both
 def test_messages_are_each_taken_once_in_the_order_they_were_sent(backend: Backend) -> None:
-    """X19, X20, R5, R6, F2, F4, F8: and one that comes before its `receive` waits."""
+    """X19, X20, R5, R6, A1, F2, F4, F8: and one that comes before its `receive` waits."""
 
     async def script(runtime: Runtime, world: World) -> Any:
         run = await runtime.start(Collector(), key="k")
@@ -269,7 +269,7 @@ class Teller(Workflow[str]):
 
 @both
 def test_a_run_tells_another_each_message_once(backend: Backend) -> None:
-    """X22, A8, A9, P3, P5: and a message to nobody is an error, also on replay."""
+    """X22, A8, A9, F6, P3, P5: and a message to nobody is an error, also on replay."""
 
     async def script(runtime: Runtime, world: World) -> Any:
         collector = await runtime.start(Collector(), key="c")
@@ -338,7 +338,7 @@ def test_an_answer_that_was_there_when_its_run_was_loaded_is_seen_whatever_crash
 
 @both
 def test_a_run_asks_another_and_gets_each_answer_once(backend: Backend) -> None:
-    """A8, A12, F10, P3: and an ask of a run that has ended says so."""
+    """A8, P3: and an ask of a run that has ended says so."""
 
     async def script(runtime: Runtime, world: World) -> Any:
         server = await runtime.start(Server(), key="s")
@@ -350,7 +350,7 @@ def test_a_run_asks_another_and_gets_each_answer_once(backend: Backend) -> None:
 
 @both
 def test_a_client_that_asks_again_with_its_key_gets_the_first_answer(backend: Backend) -> None:
-    """A2, F2, F10, P4."""
+    """A2, F2, P4."""
 
     async def script(runtime: Runtime, world: World) -> Any:
         server = await runtime.start(Server(), key="s")

@@ -165,7 +165,7 @@ class Journey(Workflow[str]):
 @both
 @pytest.mark.parametrize("after_s", [0.5, 1.5, 3.5, 50.0])
 def test_a_cancel_undoes_what_was_done_and_what_may_have_been(backend: Backend, after_s: float) -> None:
-    """X28, R20, A13, A19, E12, F15, rule 27: at whatever moment it comes."""
+    """X28, R20, A13, E12, F15, rule 27: at whatever moment it comes."""
 
     async def script(runtime: Runtime, world: World) -> Any:
         run = await runtime.start(Journey(), key="k")

@@ -518,7 +518,7 @@ class Unregistered(Workflow[None]):
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", DOORS)
 async def test_at_the_door_bad_input_is_refused_by_name_and_stores_nothing(name: str) -> None:
-    """B19, E8, E9."""
+    """B19, D6, E8, E9, S7."""
     call, error, text = DOORS[name]
 
     async with shop() as (runtime, store):
@@ -565,6 +565,8 @@ async def test_what_durable_code_cannot_store_pauses_its_run_and_no_other(what: 
 
 @pytest.mark.anyio
 async def test_a_step_inside_a_step_is_refused_with_the_remedy() -> None:
+    """E21."""
+
     async with shop() as (runtime, _):
         run = await runtime.start(Shop("outer"), key="k")
 
@@ -585,6 +587,8 @@ async def test_a_step_inside_a_step_is_refused_with_the_remedy() -> None:
     ids=repr,
 )
 async def test_a_sleep_of_no_duration_is_raised_in_the_code_and_records_nothing(for_: Any) -> None:
+    """D5, D6."""
+
     async def sleeping(shop: Shop) -> str:
         with pytest.raises(BadDuration):
             await (shop.sleep_until(for_) if isinstance(for_, datetime) else shop.sleep(for_))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sqlite3
 import subprocess
 import sys
@@ -228,6 +229,30 @@ def loaded(folder: Path) -> int:
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(url, uri=True)) as db:
         return int(db.execute("SELECT count(*) FROM bookings").fetchone()[0])
     return 0
+
+
+@pytest.mark.kill
+def test_the_tests_of_an_order_pass_and_find_a_bank_that_is_given_no_key(tmp_path: Path) -> None:
+    text = (EXAMPLES / "test_order.py").read_text(encoding="utf-8")
+    spoilt = text.replace(
+        '"shop", order.cents, key=current_step().key',
+        '"shop", order.cents, key=str(id(current_step()))',
+    )
+
+    done = {name: said_by_pytest(tmp_path, name, of) for name, of in (("test_order", text), ("test_spoilt", spoilt))}
+
+    assert done["test_order"].returncode == 0, done["test_order"].stdout
+    assert "3 passed" in done["test_order"].stdout
+    assert "the step `charge` changed `bank.accounts` 2 times" in done["test_spoilt"].stdout
+
+
+def said_by_pytest(folder: Path, name: str, text: str) -> subprocess.CompletedProcess[str]:
+    """What pytest says of a file, with the plugin."""
+    (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    plugin = ["-p", "no:actorflow", "-p", "actorflow.testing.plugin", "-p", "no:cacheprovider", "-W", "error"]
+    command = [sys.executable, "-m", "pytest", *plugin, f"{name}.py"]
+    env = os.environ | {"PYTHONPATH": str(EXAMPLES.parent), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_every_example_has_a_test() -> None:

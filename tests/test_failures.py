@@ -84,6 +84,8 @@ def raised(error: BaseException) -> BaseException:
 
 
 def test_a_typed_exception_comes_back_with_its_attributes_and_without_its_init_being_run() -> None:
+    """E7."""
+
     error = OutOfStock("tea", left=2)
     made.clear()
 
@@ -163,6 +165,8 @@ def json_error() -> Exception:
     ids=lambda e: type(e).__name__,
 )
 def test_what_cannot_be_rebuilt_is_a_step_failed_live_too(error: BaseException) -> None:
+    """E7."""
+
     payload, live = copy_failure(raised(error))
 
     assert type(live) is type(decode_failure(payload)) is StepFailed
@@ -170,6 +174,8 @@ def test_what_cannot_be_rebuilt_is_a_step_failed_live_too(error: BaseException) 
 
 
 def test_errors_with_an_init_of_their_own_are_rebuilt() -> None:
+    """E7."""
+
     again = replayed(json_error())
 
     assert isinstance(again, json.JSONDecodeError)
@@ -218,6 +224,8 @@ def test_a_context_counts_unless_it_is_suppressed() -> None:
 
 
 def test_a_circle_of_causes_is_cut_and_a_long_chain_is_bounded() -> None:
+    """E7."""
+
     one, two = ValueError("1"), ValueError("2")
     one.__cause__, two.__cause__ = two, one
     last = ValueError("end")
@@ -286,6 +294,8 @@ def tampered(**changes: Any) -> bytes:
     ],
 )
 def test_only_exceptions_found_where_they_say_are_rebuilt(changes: dict[str, str]) -> None:
+    """S7."""
+
     assert type(decode_failure(tampered(**changes))) is StepFailed
 
 
@@ -326,6 +336,8 @@ loose = st.recursive(
 
 @given(st.lists(loose, max_size=4), loose)
 def test_no_exception_breaks_its_record_and_live_is_as_replay(args: list[Any], held: Any) -> None:
+    """E7."""
+
     error = Holding(held)
     error.args = tuple(args)
 

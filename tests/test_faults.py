@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -72,7 +73,7 @@ def _is_only(error: BaseException, kind: type[BaseException]) -> bool:
 @both
 @pytest.mark.parametrize("verb", ["start", "result", "ask", "cancel", "pause", "nothing"])
 def test_a_power_cut_ends_a_runtime_at_once_whoever_waits_for_it(backend: Backend, verb: str) -> None:
-    """A14, and the harness itself: nothing hangs, nothing reaches the store, running steps end."""
+    """The harness itself: nothing hangs, nothing reaches the store, running steps end."""
 
     async def main() -> tuple[float, int, int]:
         memory = MemoryStore()
@@ -97,6 +98,25 @@ def test_a_power_cut_ends_a_runtime_at_once_whoever_waits_for_it(backend: Backen
     assert took_s < 1.0
     assert messages == 0
     assert ENDED == ["step"]
+
+
+@both
+@pytest.mark.parametrize("mode", ["before", "zombie"])
+def test_a_cancel_that_could_not_be_written_is_not_said_to_be_done(backend: Backend, mode: Mode) -> None:
+    """P4: whoever is told that a run is cancelled may rely on it."""
+
+    async def main() -> str:
+        memory = MemoryStore()
+        store = FaultStore(MemoryStore(share=memory))
+        with suppress(PowerCut, StoreError, BaseExceptionGroup):
+            async with Runtime(actors=[Waiter], store=store, clock=LoopClock()) as runtime:
+                run = await runtime.start(Waiter(), key="w")
+                store.faults = [Fault(store.commits + 1, mode)]
+                with pytest.raises((StoreError, PowerCut)):
+                    await run.cancel()
+        return memory._memory.runs[1].status
+
+    assert virtually(backend, main) != "cancelled"
 
 
 async def _tell(waiter: Run[Waiter]) -> None:
@@ -162,7 +182,7 @@ async def _steps(runtime: Runtime, _: World) -> Any:
 @pytest.mark.parametrize("mode", ["unavailable", "lost_ack", "delay"])
 @pytest.mark.parametrize("at", range(1, 8))
 def test_a_store_that_hiccups_loses_and_doubles_nothing(backend: Backend, mode: Mode, at: int) -> None:
-    """X40, B3, B4, B18, F2: refused, applied without an answer, or slow."""
+    """X40, B4, B18: refused, applied without an answer, or slow."""
 
     def expect(world: World, rows: Any) -> None:
         assert set(world.effects.values()) == {1}
@@ -235,7 +255,7 @@ class Threads(Workflow[int]):
 
 @both
 def test_steps_in_threads_survive_a_crash_as_others_do(backend: Backend) -> None:
-    """X2, X3, X11: a few points, as a thread knows no virtual time."""
+    """X2, X3: a few points, as a thread knows no virtual time."""
     from actorflow.clock import SystemClock
     from actorflow.testing.scenario import tell
 
@@ -306,7 +326,7 @@ async def _deployed(after: type[Workflow[Any]]) -> tuple[str, str]:
 
 @both
 def test_a_run_that_began_before_a_patch_keeps_its_path(backend: Backend) -> None:
-    """E2, rule 11."""
+    """C16, E2, rule 11."""
     old, new = virtually(backend, lambda: _deployed(New))
 
     assert (old, new) == ("1 2", "2 3")
@@ -332,7 +352,7 @@ def test_every_pair_of_faults_of_a_short_run_ends_well(backend: Backend) -> None
 
 
 def test_the_ledger_knows_how_often_a_step_ran() -> None:
-    """The harness itself: a crash after the effect and before its record repeats it."""
+    """A4, and the harness itself: a crash after the effect and before its record repeats it."""
     seen: list[int] = []
     scenario = Scenario(
         name="Steps", actors=[Steps], script=_steps, expect=lambda world, _: seen.append(sum(world.effects.values()))

@@ -169,7 +169,7 @@ async def test_an_ordinary_error_of_the_code_is_no_foreign_await(anyio_backend: 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # Only asyncio starts tasks from anywhere.
 async def test_a_task_that_durable_code_starts_may_call_no_step() -> None:
-    """On asyncio the loop does not refuse to start one; the step does, when the task runs."""
+    """E17: on asyncio the loop does not refuse to start one; the step does, when the task runs."""
     started: list[asyncio.Task[None]] = []
 
     async def code() -> None:

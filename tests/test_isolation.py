@@ -281,6 +281,8 @@ class Open(Message[None]): ...
 
 @both
 def test_others_end_while_one_run_holds_the_loop_one_hangs_and_one_is_flooded(backend: str) -> None:
+    """G10."""
+
     async def main() -> None:
         async with runtime(Blocking, Hanging, Full, limits=Limits(mailbox_depth_max=4)) as opened:
             holds = await opened.start(Blocking(), key="1")

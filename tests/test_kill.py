@@ -47,7 +47,7 @@ def lives(folder: Path, chance: random.Random) -> tuple[int, int]:
 
 @pytest.mark.kill
 def test_no_step_that_another_step_followed_runs_again_and_no_message_is_lost_or_handled_twice(tmp_path: Path) -> None:
-    """P1, P2, P3, R6, R7, X2, X3, X19, C1, C7."""
+    """X2, X3, X19, R6, R7, A4, C1, C7, I13, P1, P2, P3."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
 

@@ -59,7 +59,7 @@ def lives(folder: Path, chance: random.Random) -> Counter[str]:
 
 @pytest.mark.kill
 def test_no_kill_makes_or_loses_money_applies_a_transfer_twice_or_takes_back_an_answer(tmp_path: Path) -> None:
-    """P1, P3, P4."""
+    """C1, P1, P3, P4."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
 

@@ -165,6 +165,8 @@ class Undone(Workflow[None]):
 
 
 def test_a_task_that_an_undo_leaves_behind_is_cancelled_and_named() -> None:
+    """E17."""
+
     async def main() -> None:
         async with runtime() as opened:
             run = await opened.start(Undone(), key="u1")

@@ -75,6 +75,8 @@ async def spoil(opened: Runtime, key: str = "s", what: str = "ball") -> int:
 
 @both
 def test_a_dead_letter_is_shown_with_why_and_the_report_of_its_handler(backend: Backend) -> None:
+    """F1."""
+
     async def scenario() -> None:
         async with runtime(Shelf) as opened:
             id = await spoil(opened)
@@ -178,6 +180,8 @@ def test_it_comes_last_in_line_also_when_its_actor_is_loaded_anew(backend: Backe
 
 @both
 def test_a_letter_is_sent_again_once_however_many_ask_for_it(backend: Backend) -> None:
+    """F16."""
+
     async def scenario() -> None:
         async with runtime(Shelf) as opened:
             id = await spoil(opened)

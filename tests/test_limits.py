@@ -40,6 +40,8 @@ def test_a_key_is_any_printable_text_of_up_to_512_bytes(key: str) -> None:
     ],
 )
 def test_another_key_is_refused_and_says_why(key: Any, why: str) -> None:
+    """S21."""
+
     with pytest.raises(BadKey, match=why) as caught:
         checked_key(key)
 
@@ -54,6 +56,8 @@ def test_a_space_is_no_control_character_whatever_stands_beside_it() -> None:
 
 @given(st.text(max_size=600))
 def test_a_key_that_is_taken_fits_and_has_no_control_character(key: str) -> None:
+    """S21."""
+
     try:
         checked_key(key)
     except BadKey:

@@ -219,6 +219,8 @@ def test_a_kind_belongs_to_one_class_and_its_latest_definition_counts() -> None:
     ],
 )
 def test_a_tag_leads_to_a_message_class_or_nowhere(tag: str) -> None:
+    """S7."""
+
     with pytest.raises(UnknownMessage):
         resolve(tag)
 

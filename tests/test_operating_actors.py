@@ -238,6 +238,8 @@ def test_verbs_of_runs_are_refused_with_what_to_do_instead(backend: Backend) -> 
 
 @both
 def test_reset_gives_an_idle_actor_the_state_of_a_new_one_and_the_history_keeps_what_it_was(backend: Backend) -> None:
+    """G12."""
+
     store = MemoryStore()
 
     async def scenario() -> None:

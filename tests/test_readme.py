@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -55,6 +56,24 @@ def test_the_example_of_supervision_shows_what_is_said_of_it(tmp_path: Path) -> 
     expected = re.search(r"That shows `([^`]*)`", section)
     assert expected is not None
     assert (done.returncode, done.stdout.splitlines()) == (0, expected[1].split(" | ")), done.stderr
+
+
+@pytest.mark.kill
+def test_the_example_of_a_test_passes_and_fails_as_is_shown(tmp_path: Path) -> None:
+    section = TEXT.partition("## Test it")[2]
+    program, shown = section.partition("```python\n")[2].partition("```")[0], section.split("```\n")[2].partition("```")[0]
+    spoilt = program.replace("dict[str, int] = {}", "list[int] = []")
+    spoilt = spoilt.replace("self.charged[key] = cents", "self.charged.append(cents)")
+    (tmp_path / "test_good.py").write_text(program, encoding="utf-8")
+    (tmp_path / "test_shop.py").write_text(spoilt, encoding="utf-8")
+
+    plugin = ["-p", "no:actorflow", "-p", "actorflow.testing.plugin", "-p", "no:cacheprovider", "-W", "error"]
+    env = os.environ | {"PYTHONPATH": str(README.parent), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-m", "pytest", *plugin]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    assert "1 failed, 1 passed" in done.stdout
+    assert shown.strip("\n") in done.stdout
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!https?://|#)([^)]+)\)", TEXT))

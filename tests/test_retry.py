@@ -51,6 +51,8 @@ def test_the_wait_after_the_first_attempt_is_the_first_delay(retry: Retry, die: 
 
 
 def test_the_last_failure_is_not_followed_by_a_wait() -> None:
+    """X11."""
+
     spent = decide(Retry(attempts=2, jitter=0), 2, Transient("again"), elapsed_s=0.0, die=0.0)
 
     assert spent == GiveUp("all 2 attempts are spent")

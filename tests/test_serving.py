@@ -74,6 +74,8 @@ ACTORS = [Passing, Waiting]
 
 @pytest.mark.anyio
 async def test_a_drain_lets_the_running_step_finish_and_leaves_the_rest(gate: Gate) -> None:
+    """C2."""
+
     memory = MemoryStore()
     with anyio.fail_after(30):
         async with Runtime(actors=ACTORS, store=memory) as runtime:
@@ -165,6 +167,8 @@ async def test_a_service_ends_with_the_error_when_its_store_is_lost() -> None:
 
 @pytest.mark.anyio
 async def test_the_first_signal_drains_and_the_second_cuts(gate: Gate) -> None:
+    """C3."""
+
     async def twice() -> None:
         await gate.entered.wait()
         signal.raise_signal(signal.SIGTERM)
@@ -227,6 +231,8 @@ def child(folder: Path, backend: str, *, drain_s: float, step_s: float) -> Itera
 def test_a_service_that_is_told_to_end_finishes_its_step_and_frees_the_store(
     tmp_path: Path, anyio_backend: str, number: signal.Signals
 ) -> None:
+    """C2, C10."""
+
     with child(tmp_path, anyio_backend, drain_s=20, step_s=0.3) as process:
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
@@ -237,6 +243,8 @@ def test_a_service_that_is_told_to_end_finishes_its_step_and_frees_the_store(
 
 @pytest.mark.kill
 def test_a_service_that_is_told_twice_leaves_its_step_to_the_next_holder(tmp_path: Path, anyio_backend: str) -> None:
+    """C3."""
+
     with child(tmp_path, anyio_backend, drain_s=20, step_s=60) as process:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)

@@ -132,6 +132,8 @@ anyio.run(main, backend=backend)
 
 
 async def test_files_are_for_their_owner_alone(held: Held, path: Path) -> None:
+    """S23."""
+
     for suffix in ("", "-wal", "-shm", ".lock"):
         assert os.stat(f"{path}{suffix}").st_mode & 0o777 == 0o600
 
@@ -140,6 +142,8 @@ async def test_files_are_for_their_owner_alone(held: Held, path: Path) -> None:
 async def test_a_file_deleted_under_the_store_stops_it_before_the_next_acknowledgement(
     held: Held, path: Path, suffix: str
 ) -> None:
+    """B11."""
+
     os.unlink(f"{path}{suffix}")
 
     with pytest.raises(StoreBroken, match="deleted, renamed or replaced"):
@@ -150,6 +154,8 @@ async def test_a_file_deleted_under_the_store_stops_it_before_the_next_acknowled
 
 
 async def test_a_file_replaced_under_the_store_stops_it(held: Held, path: Path, tmp_path: Path) -> None:
+    """B12."""
+
     other = tmp_path / "backup.db"
     await made(other)
     os.rename(other, path)
@@ -168,6 +174,8 @@ def deleted(path: Path) -> None:
 
 @pytest.mark.parametrize("lose", [emptied, deleted])
 async def test_a_store_whose_data_are_gone_is_not_taken_for_a_new_one(path: Path, lose: Callable[[Path], None]) -> None:
+    """B10, C20."""
+
     await made(path)
     lose(path)
 
@@ -208,6 +216,8 @@ async def made_again(path: Path) -> None:
 @pytest.mark.kill
 @pytest.mark.parametrize("batches", [3, 11], ids=["before any checkpoint", "after a checkpoint"])
 async def test_a_wal_that_was_deleted_is_noticed(path: Path, batches: int) -> None:
+    """B13."""
+
     with child(WRITER, path, ACTORFLOW_CRASH=f"commit.begin:{batches}") as process:
         process.communicate()
     os.unlink(f"{path}-wal")
@@ -229,6 +239,8 @@ async def test_a_lock_file_that_makes_no_sense_is_no_harm(path: Path, content: b
 
 @pytest.mark.parametrize("content", [b"not a database!!" * 400, b"short"])
 async def test_what_is_no_database_is_refused_untouched(path: Path, content: bytes) -> None:
+    """B10."""
+
     path.write_bytes(content)
 
     with pytest.raises(StoreBroken, match="no sound SQLite database"):
@@ -249,6 +261,8 @@ async def test_another_applications_database_is_refused_untouched(path: Path, ma
 
 
 async def test_a_newer_schema_is_refused_untouched(path: Path) -> None:
+    """B16."""
+
     await made(path)
     raw(path, "pragma user_version=99")
     before = path.read_bytes()
@@ -279,6 +293,8 @@ async def test_a_directory_that_is_not_there_says_what_to_do(tmp_path: Path) -> 
 
 
 async def test_the_file_says_what_it_is_and_is_sound(path: Path) -> None:
+    """I13."""
+
     await made(path)
 
     db = sqlite3.connect(path)
@@ -290,6 +306,8 @@ async def test_the_file_says_what_it_is_and_is_sound(path: Path) -> None:
 
 
 async def test_a_flipped_byte_is_noticed_and_harms_one_run_only(path: Path) -> None:
+    """B9, E5, I13."""
+
     held = await opened(path)
     await held.commit([a_run(1), a_run(2), a_run(3), an_entry(1, outcome=b'"needle"'), an_entry(2)])
     await held.commit([a_message(1, 3, body=b'"haystack"', key="k")])
@@ -312,6 +330,8 @@ async def test_a_flipped_byte_is_noticed_and_harms_one_run_only(path: Path) -> N
 
 
 async def test_a_store_that_is_held_names_its_holder(path: Path) -> None:
+    """R22, C6."""
+
     with child(HOLDER, path) as holder:
         assert line(holder) == "open"
 
@@ -321,6 +341,8 @@ async def test_a_store_that_is_held_names_its_holder(path: Path) -> None:
 
 @both_backends
 async def test_a_killed_holder_is_followed_at_once_by_the_standby(path: Path) -> None:
+    """C7."""
+
     with child(HOLDER, path) as holder:
         assert line(holder) == "open"
         store = SqliteStore(str(path))
@@ -379,6 +401,8 @@ anyio.run(main)
 
 
 async def test_a_forked_child_can_use_neither_the_store_nor_its_lock(path: Path) -> None:
+    """C8."""
+
     with child(FORKER, path) as holder:
         assert line(holder) == "True"
         with pytest.raises(StoreBusy):
@@ -406,6 +430,8 @@ anyio.run(main, backend=backend)
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 async def test_a_process_that_forgets_to_close_ends_quietly(path: Path, backend: str) -> None:
+    """C14."""
+
     with child(FORGETFUL, path, backend) as process:
         _, errors = process.communicate(timeout=20)
 
@@ -434,6 +460,8 @@ anyio.run(main, backend=backend)
 @pytest.mark.kill
 @pytest.mark.parametrize("point", crashpoints.POINTS)
 async def test_killed_anywhere_what_was_acknowledged_is_there_and_nothing_is_half_there(path: Path, point: str) -> None:
+    """A14, A17."""
+
     nth = 3 if point.startswith("commit.") else 1
     with child(WRITER, path, ACTORFLOW_CRASH=f"{point}:{nth}") as process:
         said, errors = process.communicate(timeout=60)
@@ -456,6 +484,8 @@ async def test_killed_anywhere_what_was_acknowledged_is_there_and_nothing_is_hal
 
 
 async def test_one_commit_too_large_for_the_disk_is_refused_and_the_small_ones_pass(path: Path) -> None:
+    """B3."""
+
     held = await opened(path, pages_max=200)
     large = SetView(1, b"x" * 2_000_000)
 
@@ -467,6 +497,8 @@ async def test_one_commit_too_large_for_the_disk_is_refused_and_the_small_ones_p
 
 
 async def test_a_full_disk_writes_nothing_and_goes_on_when_there_is_space(path: Path) -> None:
+    """B4."""
+
     held = await opened(path, pages_max=60)
     entries = [an_entry(n=n, outcome=b"x" * 4_000) for n in range(100)]
 
@@ -539,6 +571,8 @@ async def test_a_lost_fence_found_on_the_careful_way_leaves_no_transaction_open(
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_FSYNC])
 async def test_a_commit_that_raised_and_is_there_is_a_success(held: Held, armed: Arm, code: int) -> None:
+    """B6."""
+
     armed("commit.after", raising(code))
 
     try:
@@ -557,6 +591,8 @@ async def test_a_commit_that_raised_and_is_there_is_a_success(held: Held, armed:
 
 
 async def test_a_commit_that_raised_for_the_device_stops_the_store(held: Held, armed: Arm) -> None:
+    """B5."""
+
     armed("commit.before", raising(sqlite3.SQLITE_IOERR_FSYNC))
 
     with pytest.raises(StoreBroken, match="unknown"):
@@ -568,6 +604,8 @@ async def test_a_commit_that_raised_for_the_device_stops_the_store(held: Held, a
 
 
 async def test_sqlite_makes_no_checkpoint_by_itself(held: Held, path: Path) -> None:
+    """B7."""
+
     before = os.stat(path).st_size
 
     await held.commit(*([an_entry(n=n, outcome=b"x" * 16_000)] for n in range(500)))
@@ -576,6 +614,8 @@ async def test_sqlite_makes_no_checkpoint_by_itself(held: Held, path: Path) -> N
 
 
 async def test_a_checkpoint_that_fails_for_the_device_stops_the_store(held: Held, armed: Arm) -> None:
+    """B7."""
+
     reached = threading.Event()
 
     def fail() -> None:
@@ -591,6 +631,8 @@ async def test_a_checkpoint_that_fails_for_the_device_stops_the_store(held: Held
 
 
 async def test_another_writer_is_waited_for_and_then_named(held: Held, path: Path) -> None:
+    """B1."""
+
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("begin immediate")
 
@@ -604,6 +646,8 @@ async def test_another_writer_is_waited_for_and_then_named(held: Held, path: Pat
 
 
 async def test_a_fence_raised_behind_its_back_stops_a_holder(held: Held, path: Path) -> None:
+    """I8."""
+
     raw(path, "update store set fence = fence + 1")
 
     with pytest.raises(FenceLost):
@@ -666,6 +710,8 @@ async def test_no_statement_reads_a_whole_table(path: Path, name: str) -> None:
 
 
 def test_a_read_that_takes_too_long_is_cut() -> None:
+    """B17."""
+
     db = sqlite3.connect(":memory:")
     endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
 

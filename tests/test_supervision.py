@@ -135,6 +135,8 @@ def test_a_supervisor_without_children_is_ready_at_once() -> None:
 
 
 def test_at_boot_the_first_failed_start_stops_those_already_up_in_reverse_and_fails_without_a_retry() -> None:
+    """O5."""
+
     live = made("a", "b", "c", "d")
     live.on(Boot())
     live.up("a")
@@ -158,6 +160,8 @@ def test_what_ends_during_boot_waits_until_all_are_up() -> None:
 
 
 def test_a_supervisor_stops_its_children_in_reverse_order_one_after_the_other() -> None:
+    """O6."""
+
     live = booted("a", "b")
 
     assert live.on(StopRequested()) == [Stop("b", 1, 5.0)]
@@ -171,6 +175,8 @@ def test_a_request_to_stop_before_the_boot_ends_at_once() -> None:
 
 
 def test_each_child_has_its_own_time_to_stop_and_a_nested_supervisor_has_no_limit() -> None:
+    """O6."""
+
     live = booted(ChildSpec(id="sup2", nested=True, stop_s=None), ChildSpec(id="a", stop_s=0.5))
 
     assert live.on(StopRequested()) == [Stop("a", 1, 0.5)]
@@ -178,6 +184,8 @@ def test_each_child_has_its_own_time_to_stop_and_a_nested_supervisor_has_no_limi
 
 
 def test_an_unexpected_end_of_a_stop_is_reported_not_raised() -> None:
+    """O6."""
+
     live = booted("a", ChildSpec(id="b", restart="transient"), "c")
     live.on(StopRequested())
 
@@ -207,6 +215,8 @@ def test_an_ended_supervisor_takes_no_more_events() -> None:
 
 
 def test_restarts_up_to_the_intensity_are_allowed_and_one_more_stops_the_rest_in_reverse_and_exits_shutdown() -> None:
+    """O1, O2."""
+
     live = booted("a", "b", "c", restarts=2, within_s=60.0)
 
     assert live.settle(live.ends("b")) == ["+b"]
@@ -216,6 +226,8 @@ def test_restarts_up_to_the_intensity_are_allowed_and_one_more_stops_the_rest_in
 
 
 def test_a_restart_exactly_one_period_ago_still_counts_and_an_older_one_does_not() -> None:
+    """O1."""
+
     for later, allowed in ((60.0, False), (60.001, True)):
         live = booted("a", restarts=1, within_s=60.0)
         live.settle(live.ends("a"))
@@ -225,12 +237,16 @@ def test_a_restart_exactly_one_period_ago_still_counts_and_an_older_one_does_not
 
 
 def test_an_intensity_of_zero_never_restarts() -> None:
+    """O1."""
+
     live = booted("a", "b", restarts=0)
 
     assert live.settle(live.ends("a")) == ["-b", "exit shutdown"]
 
 
 def test_the_intensity_is_the_supervisors_whoever_fails() -> None:
+    """O1."""
+
     live = booted("a", "b", restarts=1)
     live.settle(live.ends("a"))
 
@@ -238,6 +254,8 @@ def test_the_intensity_is_the_supervisors_whoever_fails() -> None:
 
 
 def test_a_group_restart_counts_once() -> None:
+    """O1."""
+
     live = booted("a", "b", "c", strategy="one_for_all", restarts=1)
 
     live.settle(live.ends("b"))
@@ -247,6 +265,8 @@ def test_a_group_restart_counts_once() -> None:
 
 
 def test_every_failed_start_counts_again_and_a_request_to_stop_can_cut_in_between() -> None:
+    """O1."""
+
     live = booted("a", restarts=2)
     live.ends("a")
     live.due("a")
@@ -288,6 +308,8 @@ def test_the_memory_of_restarts_is_bounded() -> None:
 @pytest.mark.parametrize("why", ["normal", "shutdown", "killed", BUG], ids=str)
 @pytest.mark.parametrize("restart", ["permanent", "transient", "temporary"])
 def test_permanent_ones_are_always_restarted_transient_ones_when_abnormal_temporary_ones_never(restart: Any, why: Why) -> None:
+    """O3."""
+
     live = booted(ChildSpec(id="a", restart=restart))
 
     done = live.settle(live.ends("a", why))
@@ -298,6 +320,8 @@ def test_permanent_ones_are_always_restarted_transient_ones_when_abnormal_tempor
 
 
 def test_a_supervisor_that_gave_up_is_not_restarted_by_its_parent_if_it_is_transient_but_is_if_permanent() -> None:
+    """O2."""
+
     inner = booted("x", restarts=0)
     ends = next(action for action in inner.ends("x") if isinstance(action, Exit))
     transient = booted(ChildSpec(id="inner", nested=True, restart="transient"))
@@ -308,6 +332,8 @@ def test_a_supervisor_that_gave_up_is_not_restarted_by_its_parent_if_it_is_trans
 
 
 def test_depth_multiplies_restarts() -> None:
+    """O2."""
+
     total = 0
     outer = booted(ChildSpec(id="inner", nested=True), restarts=3)
     while outer.state.phase == "running":
@@ -326,12 +352,16 @@ def test_one_for_one_touches_nobody_else() -> None:
 
 
 def test_rest_for_one_stops_the_later_ones_in_reverse_and_starts_the_victim_and_them_in_order() -> None:
+    """O4."""
+
     live = booted("a", "b", "c", "d", strategy="rest_for_one")
 
     assert live.settle(live.ends("b")) == ["-d", "-c", "+b", "+c", "+d"]
 
 
 def test_one_for_all_stops_all_others_in_reverse_and_starts_all_in_order() -> None:
+    """O4."""
+
     live = booted("a", "b", "c", strategy="one_for_all")
 
     assert live.settle(live.ends("b")) == ["-c", "-a", "+a", "+b", "+c"]
@@ -348,6 +378,8 @@ def test_in_a_group_a_start_begins_when_the_one_before_is_up() -> None:
 
 
 def test_temporary_members_killed_in_a_group_restart_are_removed() -> None:
+    """O4."""
+
     live = booted("a", ChildSpec(id="b", restart="temporary"), "c", strategy="one_for_all")
 
     assert live.settle(live.ends("a")) == ["-c", "-b", "+a", "+c"]
@@ -362,6 +394,8 @@ def test_a_transient_member_that_had_finished_is_started_again_with_its_group() 
 
 
 def test_if_start_k_of_rest_for_one_fails_the_later_ones_stay_down_and_the_retry_resumes_from_k() -> None:
+    """O4."""
+
     live = booted("a", "b", "c", "d", strategy="rest_for_one", restarts=5)
     live.ends("b")
     live.ends("d", "shutdown")
@@ -375,6 +409,8 @@ def test_if_start_k_of_rest_for_one_fails_the_later_ones_stay_down_and_the_retry
 
 
 def test_if_start_k_of_one_for_all_fails_those_before_are_stopped_again_and_all_start() -> None:
+    """O4."""
+
     live = booted("a", "b", "c", strategy="one_for_all", restarts=5)
     live.ends("a")
     live.ends("c", "shutdown")
@@ -519,12 +555,16 @@ def significant(*, auto: str) -> Live:
 
 
 def test_any_significant_child_that_ends_by_itself_ends_the_supervisor() -> None:
+    """O7."""
+
     live = significant(auto="any_significant")
 
     assert live.settle(live.ends("one", "normal")) == ["-two", "-a", "exit shutdown"]
 
 
 def test_with_all_significant_only_the_last_one_of_them_does() -> None:
+    """O7."""
+
     live = significant(auto="all_significant")
 
     assert live.settle(live.ends("one", "normal")) == []
@@ -551,6 +591,8 @@ def test_a_child_that_is_not_significant_never_ends_the_supervisor() -> None:
 
 
 def test_group_kills_and_manual_stops_never_trigger_auto_shutdown() -> None:
+    """O7."""
+
     temporary = ChildSpec(id="t", restart="temporary", significant=True)
     live = booted("a", temporary, strategy="one_for_all", auto_shutdown="any_significant")
     assert live.settle(live.ends("a")) == ["-t", "+a"]
@@ -597,6 +639,8 @@ def test_stop_leaves_a_permanent_child_down() -> None:
 
 
 def test_escalate_stops_the_rest_in_reverse_and_fails_the_supervisor_with_the_same_exception() -> None:
+    """G3."""
+
     live = booted("a", "b", "c", on=((ConnectionError, "escalate"),))
 
     assert live.settle(live.ends("b", OUTAGE)) == ["-c", "-a", "exit ConnectionResetError"]
@@ -684,6 +728,8 @@ def test_a_wish_before_the_boot_is_nobodys() -> None:
 
 
 def test_dynamic_children_have_a_budget_each_and_are_quarantined_when_it_is_spent() -> None:
+    """O9."""
+
     bad, good = Budget(2, 60.0), Budget(2, 60.0)
 
     verdicts = []
@@ -708,6 +754,8 @@ def test_resume_gives_a_new_budget() -> None:
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(histories())
 def test_any_history_goes_as_in_otp(history: History) -> None:
+    """O1."""
+
     assert FakeTree(history).live() == NaiveTree(history).live()
 
 

@@ -102,6 +102,8 @@ def test_the_policy_gets_all_of_it_in_seconds_and_ids() -> None:
     ],
 )
 def test_what_cannot_be_a_child_is_refused(make: object, says: str) -> None:
+    """O7."""
+
     with pytest.raises(BadDefinition, match=says) as caught:
         make()  # type: ignore[operator]
     assert str(caught.value).startswith("Child(")

@@ -144,6 +144,8 @@ async def test_one_may_cancel_another_that_is_due_in_the_same_instant() -> None:
 
 
 async def test_ten_thousand_moments_at_one_instant_leave_the_loop_its_turns() -> None:
+    """D9."""
+
     clock, fired, turns = Hand(), Fired(), list[int]()
 
     async def other() -> None:
@@ -184,7 +186,7 @@ async def test_a_moment_set_by_a_moment_fires_too_and_does_not_stall_the_rest() 
 
 
 async def test_a_clock_that_jumps_forward_is_noticed_at_the_next_look() -> None:
-    """A notebook that slept: what was due meanwhile fires without anybody setting a timer."""
+    """D1: a notebook that slept: what was due meanwhile fires without anybody setting a timer."""
     clock, fired = Hand(), Fired()
 
     async with served(clock, recheck_s=0.001) as timers:
@@ -197,6 +199,8 @@ async def test_a_clock_that_jumps_forward_is_noticed_at_the_next_look() -> None:
 
 
 async def test_a_clock_that_jumps_back_fires_nothing_twice_and_nothing_early() -> None:
+    """D2."""
+
     clock, fired = Hand(), Fired()
 
     async with served(clock, recheck_s=0.001) as timers:

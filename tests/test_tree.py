@@ -215,6 +215,8 @@ def test_children_start_in_order_each_when_the_one_before_is_up_and_stop_in_reve
 
 @both
 def test_a_boot_that_fails_stops_what_is_up_raises_the_childs_error_and_gives_the_store_back(backend: Backend) -> None:
+    """O5."""
+
     store = MemoryStore()
 
     async def scenario() -> None:
@@ -251,6 +253,8 @@ def test_a_boot_that_hangs_can_be_cancelled(backend: Backend) -> None:
 
 @both
 def test_a_turn_that_hangs_is_cut_when_the_childs_time_is_over_and_goes_on_in_the_next_life(backend: Backend) -> None:
+    """O6, O10."""
+
     store = MemoryStore()
 
     async def scenario() -> None:
@@ -281,6 +285,8 @@ def test_a_turn_that_hangs_is_cut_when_the_childs_time_is_over_and_goes_on_in_th
 
 @both
 def test_a_step_that_does_not_even_end_when_it_is_cut_is_left_behind(backend: Backend) -> None:
+    """O6, E11."""
+
     @step
     async def deaf() -> None:
         with anyio.CancelScope(shield=True):
@@ -307,6 +313,8 @@ def test_a_step_that_does_not_even_end_when_it_is_cut_is_left_behind(backend: Ba
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_native_cancels_of_the_service_do_not_hang_a_tree_that_stops(times: int) -> None:
+    """O11."""
+
     import asyncio
 
     store = MemoryStore()
@@ -345,6 +353,8 @@ def test_native_cancels_of_the_service_do_not_hang_a_tree_that_stops(times: int)
 def test_who_fails_is_restarted_with_its_group_from_its_last_durable_state(
     backend: Backend, strategy: Any, again: list[str]
 ) -> None:
+    """O4."""
+
     async def scenario() -> None:
         async with runtime(shop(one("a"), one("b"), one("c"), strategy=strategy)) as opened:
             for key in "abc":
@@ -406,6 +416,8 @@ def test_a_message_sent_while_it_restarts_waits_for_it(backend: Backend) -> None
 def test_who_comes_back_after_which_end(
     backend: Backend, restart: Any, after_leave: str | None, after_failure: str | None
 ) -> None:
+    """O3."""
+
     def state(opened: Runtime, key: str) -> str | None:
         try:
             return at(opened, f"Member/{key}").state
@@ -430,6 +442,8 @@ def test_who_comes_back_after_which_end(
 
 @both
 def test_a_failed_start_after_a_restart_is_tried_again_with_fresh_steps(backend: Backend) -> None:
+    """G1."""
+
     async def scenario() -> None:
         async with runtime(shop(one("a"))) as opened:
             world["a", "start"] = {2: [Bug("once")], 3: [Bug("twice")]}
@@ -537,6 +551,8 @@ def test_restarts_long_ago_do_not_count(backend: Backend) -> None:
 
 @both
 def test_depth_multiplies_restarts_and_the_top_ends_at_last(backend: Backend) -> None:
+    """O2."""
+
     async def scenario() -> None:
         tree = shop(one("b"), shop(one("a"), name="inner", restarts=1, within="1000s"), name="top", restarts=1, within="1000s")
         async with runtime(tree) as opened:
@@ -554,6 +570,8 @@ def test_depth_multiplies_restarts_and_the_top_ends_at_last(backend: Backend) ->
 @both
 @pytest.mark.parametrize("restart", ["permanent", "transient"])
 def test_a_nested_supervisor_that_gave_up_ended_normally(backend: Backend, restart: Any) -> None:
+    """O2."""
+
     async def scenario() -> None:
         tree = shop(one("b"), shop(one("a"), name="inner", restarts=0, restart=restart), name="top")
         async with runtime(tree) as opened:
@@ -568,6 +586,8 @@ def test_a_nested_supervisor_that_gave_up_ended_normally(backend: Backend, resta
 @both
 @pytest.mark.parametrize(("auto", "left"), [("any_significant", 1), ("all_significant", 2)])
 def test_significant_children_end_their_supervisor(backend: Backend, auto: Any, left: int) -> None:
+    """O7."""
+
     async def scenario() -> None:
         significant = [one(key, restart="transient", significant=True) for key in "ab"]
         async with runtime(shop(*significant, one("c"), auto_shutdown=auto)) as opened:
@@ -785,6 +805,8 @@ def test_a_stop_while_a_child_is_still_being_loaded_does_not_wait_for_that(backe
 
 @both
 def test_an_escalation_at_the_top_ends_the_supervisor_and_nothing_else(backend: Backend) -> None:
+    """G3."""
+
     async def scenario() -> None:
         async with runtime(shop(one("a"), one("b"), on={Bug: "escalate"}), shop(one("c"), name="second")) as opened:
             await breaks(opened, "a")
@@ -931,6 +953,8 @@ def test_another_holder_takes_the_store_and_the_tree_ends_quietly(backend: Backe
 
 @both
 def test_each_dynamic_actor_has_a_budget_of_its_own_and_none_slows_another(backend: Backend) -> None:
+    """O9."""
+
     async def scenario() -> None:
         async with runtime(shop(one("a"))) as opened:
             bad, good = opened.at(Other, "bad"), opened.at(Other, "good")

@@ -330,7 +330,7 @@ def differences(real: dict[str, list[Line]], pure: dict[str, list[Line]]) -> lis
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_the_live_tree_does_what_the_policy_says(backend: Backend, chunk: int) -> None:
-    """`ACTORFLOW_HISTORIES` says how many; a failure names its seed."""
+    """O1: `ACTORFLOW_HISTORIES` says how many; a failure names its seed."""
     for seed in range(chunk, HISTORIES, CHUNKS):
         history = alive(random_history(Random(seed)))
         found = differences(lived(history, backend), FakeTree(history).live())

@@ -293,6 +293,8 @@ def test_code_that_does_not_ask_for_what_was_recorded_starts_nothing(
 
 
 def test_a_divergence_names_what_is_asked_and_what_is_recorded() -> None:
+    """X15."""
+
     error = diverged(line("b", "a"), [recorded("", "a"), recorded("", "b")])
 
     assert error.asked == "step :b#0"
@@ -417,6 +419,8 @@ def test_whatever_durable_code_raises_ends_the_run_and_not_the_driver(error: Bas
 
 
 def test_gather_gives_values_in_the_order_of_its_arguments() -> None:
+    """E24."""
+
     live = Live(both(ask("a"), ask("b"), ask("c")))
 
     live.answer("/gather#0.2:c#0", 3).answer("/gather#0.0:a#0", 1).answer("/gather#0.1:b#0", 2)
@@ -1306,6 +1310,8 @@ def test_control_is_not_swallowed_by_except_exception() -> None:
 
 
 def test_chance_is_the_same_on_every_replay_and_differs_between_calls_and_branches() -> None:
+    """D11."""
+
     async def chances(cart: Cart) -> list[Any]:
         first = [cart.random(), cart.uuid(), cart.random()]
         await price("a")
@@ -1323,6 +1329,8 @@ def test_chance_is_the_same_on_every_replay_and_differs_between_calls_and_branch
 
 
 def test_time_is_recorded_and_repeated() -> None:
+    """D11."""
+
     async def plan(cart: Cart) -> Any:
         before = cart.now()
         await price("a")
@@ -1435,7 +1443,7 @@ def test_replay_at_every_cut_asks_for_the_same_and_comes_to_the_same_end(program
 
 
 def test_twenty_five_replays_of_branches_that_finished_in_any_order_are_one() -> None:
-    """X16, X17."""
+    """X16, X17, E24."""
 
     def code() -> Coroutine[Any, Any, Any]:
         return both(line("a", "b"), line("a", "b"), both(ask("a"), line("b", "a")))

@@ -329,7 +329,7 @@ def test_many_small_things_in_one_long_turn_are_load_and_nobody_is_blamed(backen
 
 
 def test_code_that_holds_the_interpreter_itself_is_blamed_when_it_lets_go() -> None:
-    """A search that goes back and forth in C keeps the watchdog's thread waiting, too."""
+    """E15: a search that goes back and forth in C keeps the watchdog's thread waiting, too."""
 
     async def main() -> Stall:
         async with runtime(watchdog="10ms") as opened:

@@ -334,6 +334,8 @@ async def test_a_job_cancelled_by_itself_before_it_blocks_is_cancelled_when_it_d
 
 
 async def test_after_it_was_abandoned_a_job_tells_nobody() -> None:
+    """E11, E16."""
+
     async with pool() as work:
         job = work.perform(for_ever)
         await anyio.wait_all_tasks_blocked()

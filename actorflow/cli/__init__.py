@@ -10,12 +10,12 @@ from cyclopts import App, CycloptsError
 
 from actorflow import __version__
 from actorflow.cli import acting, letters, looking
+from actorflow.cli.capture import capture
 from actorflow.cli.demo import demo
 from actorflow.cli.exits import MEANINGS, Exit, UsageError
 from actorflow.cli.messages import ask, tell
 from actorflow.cli.options import Options
 from actorflow.cli.printer import Printer
-from actorflow.cli.simulate import simulate
 from actorflow.cli.tree import show_tree
 from actorflow.cli.waiting import wait
 
@@ -69,8 +69,10 @@ def _app() -> App:
     )
     runs = App(name="runs", help="Look at runs and act on them.")
     app.command(demo)
-    app.command(simulate)
+    told = "Live through simulated histories: a service with its disk, network and clients, full of faults."
+    app.command("actorflow.cli.simulate:simulate", name="simulate", help=told)  # Its module brings a whole world along.
     app.command(looking.why, name="why")
+    app.command(capture)
     app.command(tell)
     app.command(ask)
     app.command(show_tree, name="tree")

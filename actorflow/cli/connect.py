@@ -12,6 +12,9 @@ from actorflow.cli.exits import UsageError
 from actorflow.errors import StoreUnavailable
 from actorflow.operations import Operations
 from actorflow.runtime import Client
+from actorflow.runtime.place import Place
+from actorflow.stores import Store
+from actorflow.stores.view import SqliteView
 
 PATIENCE = "10s"
 """How long a command waits for a service that starts or leaves: a person sits before it."""
@@ -28,6 +31,21 @@ def perform(db: str | None, act: Act) -> int:
             return await act(operations)
 
     return anyio.run(connected)
+
+
+def look(db: str | None, at: Callable[[Store], Awaitable[int]]) -> int:
+    """Open the file to read, whoever holds it, and look at its rows."""
+
+    async def looking() -> int:
+        store = SqliteView(Place.of(store_url(db)).path)
+        await store.open(now=0.0)
+        try:
+            return await at(store)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await store.close()
+
+    return anyio.run(looking)
 
 
 @asynccontextmanager

@@ -6,11 +6,13 @@ import hashlib
 import logging
 import multiprocessing
 import os
+import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import count
+from pathlib import Path
 from typing import Annotated, Any
 
 from attrs import define, field, frozen
@@ -21,9 +23,33 @@ from actorflow.cli.exits import Exit, UsageError
 from actorflow.cli.options import Options as CommonOptions
 from actorflow.cli.options import flag, length_s
 from actorflow.cli.printer import Printer, cell, grid
+from actorflow.testing.plans import Plan, described, of_one_holder, seeded
+from actorflow.testing.simulation import History
+from actorflow.testing.simulation import simulate as simulated
+from actorflow.testing.world import SqliteDisk
 
 CHUNK = 10  #: histories that a process lives through at a time
 FAILED_MAX = 20  #: after so many it is enough
+
+
+@frozen
+class Kind:
+    """Which histories."""
+
+    calm: bool  #: nothing goes wrong
+    sqlite: bool  #: on a file
+
+    def plan(self, seed: int) -> Plan:
+        """The plan of that seed."""
+        plan = seeded(seed, calm=self.calm)
+        return of_one_holder(plan) if self.sqlite else plan
+
+    def history(self, plan: Plan) -> History:
+        """What comes of it."""
+        if not self.sqlite:
+            return simulated(plan)
+        with tempfile.TemporaryDirectory(prefix="actorflow-simulate-") as folder:
+            return simulated(plan, disk=lambda: SqliteDisk(str(Path(folder) / "simulated.db")))
 
 
 @frozen
@@ -73,6 +99,7 @@ def simulate(
     within: Annotated[str | None, Parameter(name="--for", help="As many as there is time for: 10m, 8h.")] = None,
     jobs: Annotated[int | None, Parameter(help="Processes; as many as there are cores.", validator=Number(gte=1))] = None,
     calm: Annotated[bool, flag("Let nothing go wrong.", "--calm")] = False,
+    sqlite: Annotated[bool, flag("On a file instead of in memory; slower.", "--sqlite")] = False,
     trace: Annotated[bool, flag("Print the plan and everything that happened.", "--trace")] = False,
     shrink: Annotated[bool, Parameter(help="Look for the shortest plan that fails.")] = True,
     as_json: Annotated[bool, flag("Print the result as JSON.", "--json")] = False,
@@ -91,16 +118,18 @@ def simulate(
     began = time.monotonic()
     summary = Summary(seed)
     total = runs or (1 if deadline is None else 0)
+    kind = Kind(calm, sqlite)
     with printer.progress("histories", total or 10**9) as bar:
-        for lived in _histories(seed, total, deadline, jobs or os.cpu_count() or 1, calm=calm):
+        for lived in _histories(seed, total, deadline, jobs or os.cpu_count() or 1, kind):
             summary.add(lived)
             if bar is not None:
                 bar.update(bar.task_ids[0], advance=1, description=f"histories, {len(summary.failed)} failed")
             if len(summary.failed) >= FAILED_MAX:
                 break
     if trace:
-        printer.lines(_traced(seed, calm=calm))
-    failures = [_failure(lived, calm=calm, shrink=shrink and place == 0) for place, lived in enumerate(summary.failed)]
+        plan = kind.plan(seed)
+        printer.lines([*described(plan).splitlines(), *kind.history(plan).lines])
+    failures = [_failure(lived, kind, shrink=shrink and place == 0) for place, lived in enumerate(summary.failed)]
     if as_json:
         printer.json(_record(summary, failures, time.monotonic() - began))
     else:
@@ -118,13 +147,13 @@ def _needed(package: str) -> None:
 # --- living --------------------------------------------------------------------------------------------------------------
 
 
-def _histories(first: int, total: int, deadline: float | None, jobs: int, *, calm: bool) -> Iterator[Lived]:
+def _histories(first: int, total: int, deadline: float | None, jobs: int, kind: Kind) -> Iterator[Lived]:
     """In the order of their seeds; a *total* of 0 is as many as there is time for."""
     if total == 1 or jobs == 1:
         for seed in range(first, first + total) if total else count(first):
             if deadline is not None and time.monotonic() > deadline:
                 return
-            yield from live(seed, seed + 1, calm=calm)
+            yield from live(seed, seed + 1, kind)
         return
     under_way: deque[Future[list[Lived]]] = deque()
     chunks = iter(range(first, first + total, CHUNK)) if total else count(first, CHUNK)
@@ -135,7 +164,7 @@ def _histories(first: int, total: int, deadline: float | None, jobs: int, *, cal
                 if deadline is not None and time.monotonic() > deadline:
                     break
                 until = at + CHUNK if last is None else min(at + CHUNK, last)
-                under_way.append(pool.submit(live, at, until, calm=calm))
+                under_way.append(pool.submit(live, at, until, kind))
                 while len(under_way) > 2 * jobs:
                     yield from under_way.popleft().result()
             while under_way:
@@ -144,37 +173,25 @@ def _histories(first: int, total: int, deadline: float | None, jobs: int, *, cal
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def live(first: int, until: int, *, calm: bool) -> list[Lived]:
+def live(first: int, until: int, kind: Kind) -> list[Lived]:
     """Live through the histories of some seeds, in this process."""
-    from actorflow.testing.plans import seeded  # noqa: PLC0415  (what tests are built from is loaded by who wants it)
-    from actorflow.testing.simulation import simulate as simulated  # noqa: PLC0415
-
     logging.getLogger("actorflow").setLevel(logging.CRITICAL + 1)  # Faults are what this is about.
-    found = (simulated(seeded(seed, calm=calm)) for seed in range(first, until))
+    found = (kind.history(kind.plan(seed)) for seed in range(first, until))
     return [Lived(each.plan.seed, each.hash, each.events, each.faults, each.failure, each.virtual_s) for each in found]
 
 
-def _traced(seed: int, *, calm: bool) -> list[str]:
-    from actorflow.testing.plans import described, seeded  # noqa: PLC0415
-    from actorflow.testing.simulation import simulate as simulated  # noqa: PLC0415
-
-    plan = seeded(seed, calm=calm)
-    return [*described(plan).splitlines(), *simulated(plan).lines]
-
-
-def _failure(lived: Lived, *, calm: bool, shrink: bool) -> dict[str, Any]:
+def _failure(lived: Lived, kind: Kind, *, shrink: bool) -> dict[str, Any]:
     """What failed, and the shortest plan that does, if it is looked for."""
-    from actorflow.testing.plans import described, seeded  # noqa: PLC0415
-    from actorflow.testing.simulation import simulate as simulated  # noqa: PLC0415
-
-    plan, why = seeded(lived.seed, calm=calm), lived.failure
+    plan, why = kind.plan(lived.seed), lived.failure
     if shrink:
         _needed("hypothesis")
-        from actorflow.testing.shrinking import shrunk  # noqa: PLC0415
+        from actorflow.testing.shrinking import shrunk  # noqa: PLC0415  (who does not need it need not have it)
 
-        plan = shrunk(plan, lambda plan: simulated(plan).failure is not None)
-        why = simulated(plan).failure
-    return {"seed": lived.seed, "failure": why, "plan": described(plan).splitlines(), "shrunk": shrink}
+        plan = shrunk(plan, lambda plan: kind.history(plan).failure is not None)
+        why = kind.history(plan).failure
+    options = f"{' --calm' if kind.calm else ''}{' --sqlite' if kind.sqlite else ''}"
+    again = f"actorflow simulate --seed {lived.seed}{options} --trace"
+    return {"seed": lived.seed, "failure": why, "plan": described(plan).splitlines(), "shrunk": shrink, "again": again}
 
 
 # --- telling -------------------------------------------------------------------------------------------------------------
@@ -211,6 +228,6 @@ def _show(printer: Printer, summary: Summary, failures: list[dict[str, Any]], to
         printer.show(cell(f"seed {failure['seed']} failed: {failure['failure']}", "red"))
         if failure["shrunk"]:
             printer.show(cell("the shortest plan that fails so:"), *(cell(f"  {line}") for line in failure["plan"]))
-        printer.show(cell(f"again, with all that happened: actorflow simulate --seed {failure['seed']} --trace"))
+        printer.show(cell(f"again, with all that happened: {failure['again']}"))
     if summary.hashes:
         printer.lines([f"history {summary.hash}"])

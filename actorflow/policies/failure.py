@@ -6,7 +6,7 @@ The class decides what happens next, so it is decided in one place: *transient* 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 from attrs import field, frozen
 
@@ -27,14 +27,20 @@ from actorflow.records import PauseReason
 
 FailureClass = Literal["transient", "data", "bug", "business", "timeout", "interrupted", "cancelled"]
 
+GROUPS_MAX = 8  #: groups within groups that are looked into
+
 _STATUSES = frozenset((429, 500, 502, 503, 504))
 
 
 def classify(error: BaseException, fails: tuple[type[BaseException], ...] = ()) -> FailureClass:
     """The class of a failure.
 
+    A group, as a task group raises it, may pass by itself if all that is in it may.
+
     >>> classify(ConnectionResetError()), classify(ValueError("x")), classify(Abort("no"))
     ('transient', 'bug', 'business')
+    >>> classify(ExceptionGroup("two requests", [ConnectionResetError(), TimeoutError()]))
+    'transient'
     """
     match error:
         case Abort():
@@ -51,8 +57,20 @@ def classify(error: BaseException, fails: tuple[type[BaseException], ...] = ()) 
             return "data"
         case Transient() | ConnectionError() | TimeoutError() | InterruptedError() | BlockingIOError():
             return "transient"
+        case BaseExceptionGroup():
+            return "transient" if _passes(error, GROUPS_MAX) else "bug"
         case _:
             return "transient" if _http_status(error) in _STATUSES else "bug"
+
+
+def _passes(group: BaseExceptionGroup[BaseException], deep: int) -> bool:
+    """True if all in it is transient; what is nested deeper than anybody would is not looked at."""
+    return deep > 0 and all(
+        _passes(cast("BaseExceptionGroup[BaseException]", each), deep - 1)
+        if isinstance(each, BaseExceptionGroup)
+        else classify(each) in ("transient", "timeout")
+        for each in group.exceptions
+    )
 
 
 def _http_status(error: BaseException) -> int | None:

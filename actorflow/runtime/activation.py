@@ -92,7 +92,7 @@ class Activation(Commits):
         try:
             stretch = self.replay()
         except Exception as error:  # noqa: BLE001  (whatever a validator of today's class raises)
-            self.pause("undecodable", reports.plain("undecodable", f"{type(error).__qualname__}: {error}", str(self)), [])
+            self.pause("undecodable", reports.unreadable(error, str(self)), [])
             return
         if self.run.deadline_at is not None:
             self.deadline = self.host.timers.at(self.run.deadline_at, self._deadline_passed)

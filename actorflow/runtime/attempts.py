@@ -335,7 +335,7 @@ class Performance(Job):
         )
         current.set(info)
         arguments = attempt.request.copied_arguments()
-        if step.is_async:  # One frame less for most steps there are.
+        if step.is_async and activation.host.stage is None:  # One frame less for most steps there are.
             if step.timeout_s is not None:
                 attempt.begun(info)
             coro = self._coro = step.call(arguments)

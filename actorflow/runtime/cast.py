@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import define, evolve, field
 
 from actorflow.errors import BadDefinition, HandlerFailed, StoreError, StoreStopped, StoreUnavailable, UnknownKind
-from actorflow.failures import failed_answer
+from actorflow.failures import failed_answer, in_words, text_of
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.outbox import Post
 from actorflow.operations import TreeNode
@@ -90,8 +90,8 @@ class Cast:
         except Exception as error:  # (whatever a default, a factory or a validator raises)
             why = "has fields without defaults" if isinstance(error, TypeError) else "cannot be made of nothing"
             raise BadDefinition(
-                f"{to} cannot be made by writing to it: {kind.name} {why} ({error}). Give its fields defaults that do, or start "
-                f"it as a static child, Child({kind.cls.__qualname__}(...), {to.key!r})."
+                f"{to} cannot be made by writing to it: {kind.name} {why} ({text_of(error)}). Give its fields defaults that do, "
+                f"or start it as a static child, Child({kind.cls.__qualname__}(...), {to.key!r})."
             ) from error
 
     async def make(self, to: Address, fields: bytes) -> None:
@@ -137,7 +137,7 @@ class Cast:
         """The answer of a message that was given up."""
         if classify(error) == "data" and isinstance(error, Exception):
             return failed_answer(error)
-        failed = HandlerFailed(activation.address, envelope.type, f"{type(error).__qualname__}: {error}"[:2_000])
+        failed = HandlerFailed(activation.address, envelope.type, in_words(error)[:2_000])
         failed.__cause__ = error
         return failed_answer(failed)
 
@@ -148,7 +148,7 @@ class Cast:
             return
         budget, verdict = spend(self._budgets.get(activation.run.id, Budget()), now=self.host.clock.monotonic())
         self._budgets[activation.run.id] = budget
-        text = f"{type(error).__qualname__}: {error}"
+        text = in_words(error)
         if verdict == "quarantine":
             what = (
                 f"it failed {len(budget.spent)} times within {budget.within_s:g} s, after which it is not restarted; last: {text}"

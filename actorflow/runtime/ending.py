@@ -15,7 +15,7 @@ from actorflow.attempt import StepInfo, current
 from actorflow.clock import moment
 from actorflow.codec import RecordCoder
 from actorflow.errors import RunCancelled, RunEnded, RunTimedOut, StepTimeout, StoreError, Undecodable
-from actorflow.failures import decode_failure, encode_failure, failed_answer
+from actorflow.failures import decode_failure, encode_failure, failed_answer, in_words
 from actorflow.kernel.journal import entry as new_entry
 from actorflow.kernel.requests import Closing, Finished
 from actorflow.policies import retry, saga
@@ -336,7 +336,7 @@ class _Undoing:
             elapsed_s = self.host.clock.wall() - first_at
             decision = retry.decide(step.retry, number, error, elapsed_s=elapsed_s, die=self.host.chance.jitter())
             if not isinstance(decision, RetryAfter):
-                return self.pause(f"undo {step.name} failed: {type(error).__qualname__}: {error}", number)
+                return self.pause(f"undo {step.name} failed: {in_words(error)}", number)
             await self._record(identity, "failed", number, encode_failure(error))
             number, delay_s = number + 1, decision.delay_s
         return self.pause(STOPPED, number)

@@ -97,7 +97,7 @@ class ActorActivation(Keeping):
                 self.state_bytes, key=self.run.key, resources=self.host.resources.fields(self.run.kind)
             )
         except Exception as error:  # noqa: BLE001  (whatever a validator of today's class raises)
-            self.pause("undecodable", reports.plain("undecodable", f"{type(error).__qualname__}: {error}", str(self)), [])
+            self.pause("undecodable", reports.unreadable(error, str(self)), [])
             return
         self.fields = Fields(self.kind, self.instance)
         for envelope in self.mailbox.waiting.values():

@@ -134,13 +134,13 @@ class TaskHand(Hand):
         step = self.bench.step
         context = self.bench.context.copy()
         context.run(current.set, self.info(item))
-        if step.run_in == "process":
-            self.perform(self._in_process, context)
+        if step.run_in == "process" or self.bench.host.stage is not None:
+            self.perform(self._elsewhere, context)
         else:
             self._begun()
             self.perform(partial(step.fn, item.value), context)
 
-    async def _in_process(self) -> None:
+    async def _elsewhere(self) -> None:
         step = self.bench.step
         await perform(self.bench.host, step, step.bind((self.item.value,), {}), self._begun)
 

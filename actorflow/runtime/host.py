@@ -42,7 +42,7 @@ from actorflow.runtime.ending import Ending
 from actorflow.runtime.loading import Loading
 from actorflow.runtime.loops import Loop, Signal
 from actorflow.runtime.mail import Waiter
-from actorflow.runtime.performing import Threads
+from actorflow.runtime.performing import Stage, Threads
 from actorflow.runtime.resting import Resting
 from actorflow.runtime.sending import notice
 from actorflow.runtime.timers import Timers
@@ -74,6 +74,7 @@ class Host:
         group: TaskGroup,
         tree: tuple[Supervisor, ...] = (),
         resources: Resources | None = None,
+        stage: Stage | None = None,
     ) -> None:
         self.store: Store = store
         self.lease: Lease = lease
@@ -87,7 +88,8 @@ class Host:
         self.timers: Timers = Timers(clock.wall, loop, getattr(clock, "recheck_s", 1.0))
         self.deadlines: Timers = Timers(clock.monotonic, loop, math.inf)
         self.workers: Workers = Workers(group, loop)
-        self.threads: Threads = Threads(limits, loop)
+        self.stage: Stage | None = stage
+        self.threads: Threads = Threads(limits, loop, in_place=stage is not None)
         self.processes: anyio.CapacityLimiter = anyio.CapacityLimiter(limits.processes_max)
         self.ending: Ending = Ending(self)
         self.loading: Loading = Loading(self)
@@ -290,12 +292,16 @@ class Host:
 
     def ended(self, activation: Activation, status: RunStatus, outcome: bytes) -> None:
         """Its end is durable."""
-        self._bugs.pop(activation.run.id, None)
         self.remove(activation)
-        self._just_ended[activation.run.id] = status
+        self.ended_at_rest(activation.run.id, status, outcome)
+
+    def ended_at_rest(self, run: int, status: RunStatus, outcome: bytes) -> None:
+        """Likewise of a run that is not in memory."""
+        self._bugs.pop(run, None)
+        self._just_ended[run] = status
         if len(self._just_ended) > ENDS_KEPT_MAX:
             del self._just_ended[next(iter(self._just_ended))]
-        self._tell(activation.run.id, status, outcome)
+        self._tell(run, status, outcome)
 
     def gone(self, activation: Activation) -> None:
         """Its pause is durable."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from actorflow.clock import moment
 from actorflow.codec import coder
-from actorflow.errors import ActorflowError, UnknownKind, UnknownMessage
+from actorflow.errors import ActorflowError, Undecodable, UnknownKind, UnknownMessage
 from actorflow.failures import describe_failure
 from actorflow.kernel.journal import Journal
 from actorflow.operations import HistoryEntry, LoopInfo, RunInfo
@@ -82,7 +83,10 @@ async def _loops(host: Host, run: Run) -> tuple[LoopInfo, ...]:
     live = {}
     if activation is not None:
         live = {(c.asked.identity.branch, c.asked.identity.n): c for c in activation.calls.values() if isinstance(c, Looping)}
-    loaded = None if activation is not None else await host.store.load(run.id)
+    loaded = None
+    if activation is None:
+        with suppress(Undecodable):  # Its report says so; how far its loops were is not known then.
+            loaded = await host.store.load(run.id)
     if activation is not None:
         stored = [SetCursor(run.id, run.round, *key, state) for key, state in activation.cursors.items()]
     else:

@@ -15,7 +15,7 @@ import anyio
 from attrs import define, field
 
 from actorflow.errors import StoreError, Undecodable
-from actorflow.records import ENDED, Commit, Envelope, Loaded
+from actorflow.records import ENDED, Commit, Envelope, Loaded, RunQuery
 from actorflow.runtime import reports
 from actorflow.runtime.calls import REPEAT_S
 from actorflow.runtime.loops import Signal
@@ -123,9 +123,10 @@ class Loading:
         try:
             loaded = await self.host.store.load(run)
         except Undecodable as error:
-            record = await self.host.store.get(run)
-            if record is not None and record.status not in (*ENDED, "paused"):
-                self.host.committer.submit(Commit(tuple(self.host.unreadable(record, error))), lambda _: None)
+            # As lists show it: its own row may be what cannot be read.
+            rows = await self.host.store.runs(RunQuery(before_id=run + 1, limit=1))
+            if rows and rows[0].id == run and rows[0].status not in (*ENDED, "paused"):
+                self.host.committer.submit(Commit(tuple(self.host.unreadable(rows[0], error))), lambda _: None)
             return
         if loaded is None:
             return

@@ -19,6 +19,7 @@ from attrs import evolve
 
 from actorflow.codec import Coder, coder
 from actorflow.errors import Divergence
+from actorflow.failures import in_words, text_of
 from actorflow.kernel.requests import Asked
 from actorflow.policies import cursor as cursors
 from actorflow.policies import retry
@@ -63,7 +64,7 @@ class Looping(Abandonable):
         self.since: float = self.host.clock.wall()
         self.cursor: Cursor = Cursor(begun_at=self.since) if stored is None else cursor_coder.decode(stored, f"cursor of {asked}")
         self.finished_before: int = self.cursor.done + self.cursor.set_aside
-        self._hand = ThreadHand if in_thread(self.step) else TaskHand
+        self._hand = ThreadHand if self.host.stage is None and in_thread(self.step) else TaskHand
         self._reading = True  #: there may be more items to come
         self._scope = anyio.CancelScope()  #: of the reading
         self._room: Signal | None = None  #: what the reading waits for
@@ -115,7 +116,8 @@ class Looping(Abandonable):
         before = self.cursor
         skips = before.low and before.last_key is not None and takes_after(self.request.items)
         index = start = before.low if skips else 0
-        reading = Reading(self.request.items, before.last_key if skips else None, self.host.loop, self.context)
+        after, staged = before.last_key if skips else None, self.host.stage is not None
+        reading = Reading(self.request.items, after, self.host.loop, self.context, in_place=staged)
         async with aclosing(reading.chunks()) as chunks:
             async for chunk in chunks:
                 if reading.size is not None and self.cursor.total is None:
@@ -201,7 +203,7 @@ class Looping(Abandonable):
         elif self.request.on_error is None:
             self._fail(_Bad(item, error))
         else:
-            self._finished(item, BadItem(index=item.index, key=item.key, error=_text(error)))
+            self._finished(item, BadItem(index=item.index, key=item.key, error=in_words(error)[:500]))
 
     def _again(self, item: Item) -> None:
         """The wait before the next attempt is over."""
@@ -322,16 +324,16 @@ class Looping(Abandonable):
                 self.cursor = evolve(self.cursor, spent=True)
                 self.activation.pause("budget", self._spent(where), [*writes, self._set_cursor()])
             case _Bad(item=item, error=error):
-                what = f"item {item.index}:{item.key}: {_text(error)}"
+                what = f"item {item.index}:{item.key}: {in_words(error)[:500]}"
                 report = reports.plain("failure", what, where, attempt=item.attempt)
                 self.activation.pause("failure", evolve(report, failure=classify(error), remedy=RESUME), writes)
             case _Unreadable(error=error):
-                report = reports.plain("failure", f"the source of the loop failed: {_text(error)}", where)
+                report = reports.plain("failure", f"the source of the loop failed: {in_words(error)[:500]}", where)
                 self.activation.pause("failure", evolve(report, failure=classify(error), remedy=RESUME), writes)
             case error if classify(error, (*self.step.fails, *self.activation.kind.fails)) == "business":
                 self.activation.record(self.asked, self.failed(error), writes)
             case error:
-                self.activation.pause("bug", reports.plain("bug", _text(error), where), writes)
+                self.activation.pause("bug", reports.plain("bug", in_words(error)[:500], where), writes)
 
     def _spent(self, where: str) -> FailureReport:
         cursor, last = self.cursor, self.cursor.bad[-1] if self.cursor.bad else None
@@ -388,11 +390,4 @@ class _Unreadable(Exception):
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
-        super().__init__(str(error))
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return f"{type(error).__qualname__}: {error}"[:500]
-    except Exception:  # noqa: BLE001  (a `__str__` of the user's)
-        return f"{type(error).__qualname__}: <its text cannot be made>"
+        super().__init__(text_of(error))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from actorflow.attempt import current
 from actorflow.errors import ActorPaused, HandlerFailed
-from actorflow.failures import copy_failure
+from actorflow.failures import copy_failure, in_words
 from actorflow.kind import Kind
 from actorflow.nearby import living
 from actorflow.policies.failure import classify
@@ -221,7 +221,7 @@ class MemoryActor(MemoryMailbox):
         if not isinstance(decision, GiveUp) or handler.readonly:
             self._answer(letter, error)
             return False
-        text = f"{type(error).__qualname__}: {error}"[:2_000]
+        text = in_words(error)[:2_000]
         log.error("%s failed at %s, which is lost: %s", self, type(message).__qualname__, text)
         data = classify(error, self.kind.fails) == "data" and isinstance(error, Exception)
         self._answer(letter, error if data else HandlerFailed(self.address, type(message).__qualname__, text))
@@ -237,7 +237,7 @@ class MemoryActor(MemoryMailbox):
         elif self.nearby.is_static(self):
             self.nearby.tree.failed(self, error)
         else:
-            text = f"{type(error).__qualname__}: {error}"
+            text = in_words(error)
             self._budget, verdict = spend(self._budget, now=self.host.clock.monotonic())
             if verdict == "quarantine":
                 self._set_aside(f"it failed too often; last: {text}"[:2_000], error)

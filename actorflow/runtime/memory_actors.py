@@ -24,6 +24,7 @@ from actorflow.errors import (
     TooManyCalls,
     UnknownKind,
 )
+from actorflow.failures import text_of
 from actorflow.kind import KEY, Kind
 from actorflow.message import Message, decode_message, reply_type
 from actorflow.nearby import Handle, Living, living
@@ -157,11 +158,11 @@ class MemoryActors:
         except TypeError as error:
             if given is not None:
                 raise BadDefinition(
-                    f"{to} cannot begin from the instance that it was given, as that cannot be copied ({error}). Declare what "
-                    f"it shares with others as `resource()`."
+                    f"{to} cannot begin from the instance that it was given, as that cannot be copied ({text_of(error)}). "
+                    f"Declare what it shares with others as `resource()`."
                 ) from error
             raise BadDefinition(
-                f"{to} cannot be made by writing to it: {kind.name} has fields without defaults ({error}). Give them "
+                f"{to} cannot be made by writing to it: {kind.name} has fields without defaults ({text_of(error)}). Give them "
                 f"defaults, or start it as a static child, Child({kind.cls.__qualname__}(...), {to.key!r})."
             ) from error
         object.__setattr__(instance, KEY, to.key)

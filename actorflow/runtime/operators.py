@@ -263,10 +263,21 @@ class Operators:
         return True
 
     async def settled(self) -> None:
-        """Wait until all that was submitted so far is durable."""
-        done = Signal(self.host.loop)
-        self.host.committer.submit(Commit(()), lambda _: done.set())
+        """Wait until all that was submitted so far is durable.
+
+        Raises:
+            StoreError: It never will be: the store takes no more writes.
+        """
+        done, failed = Signal(self.host.loop), list[StoreError]()
+
+        def told(answer: Refusal | StoreError | None) -> None:
+            failed.extend([answer] if isinstance(answer, StoreError) else [])
+            done.set()
+
+        self.host.committer.submit(Commit(()), told)
         await done.wait()
+        if failed:
+            raise failed[0]
 
     async def pause(self, to: Address) -> None:
         run = await self.run(to)

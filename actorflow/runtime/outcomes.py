@@ -15,7 +15,7 @@ from attrs import define
 
 from actorflow.acting import Terminated
 from actorflow.errors import ActorflowError, BadDefinition
-from actorflow.failures import failed_answer
+from actorflow.failures import failed_answer, in_words
 from actorflow.kernel.outbox import Effect
 from actorflow.kernel.requests import Again, Broken, Closing, Finished, Stretch
 from actorflow.message import Message, decode_message, resolve
@@ -174,7 +174,7 @@ def failed(actor: ActorActivation, turn: Handling, error: BaseException, writes:
     decision = after_failure(error, tries, die=actor.host.chance.jitter(), fails=actor.kind.fails)
     if isinstance(decision, Answer):
         return refuse(actor, turn, error, writes)
-    said = f"{type(error).__qualname__}: {error}"
+    said = in_words(error)
     if isinstance(decision, TryAgain):
         log.warning("%s failed at %s (%s); again in %.1f s", actor, turn.name, said, decision.delay_s)
         actor.blocked = True

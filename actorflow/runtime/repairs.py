@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import evolve
 
 from actorflow.errors import GaveUp, InvalidState, KeyTaken, RunCancelled, RunEnded, Undecodable
-from actorflow.failures import encode_failure
+from actorflow.failures import encode_failure, failed_answer
 from actorflow.kernel.branches import follows, lines
 from actorflow.kernel.journal import DELIVERED, NOT_COMPARED, SPOT
 from actorflow.kernel.journal import entry as new_entry
@@ -18,7 +19,9 @@ from actorflow.policies.saga import UNDO_BRANCH
 from actorflow.records import (
     ENDED,
     LOG_ONLY,
+    URGENT,
     Address,
+    Bury,
     Entry,
     EntryStatus,
     Event,
@@ -26,15 +29,18 @@ from actorflow.records import (
     Loaded,
     PauseReason,
     Run,
+    RunQuery,
     RunStatus,
     SetAsideEntries,
     SetCursor,
     SetEnd,
     SetState,
     Taken,
+    Wake,
     Write,
 )
 from actorflow.runtime import reports
+from actorflow.runtime.mail import given_up
 from actorflow.step import steps_called
 
 if TYPE_CHECKING:
@@ -232,11 +238,45 @@ def _decided(operators: Operators, intent: Entry, status: EntryStatus, outcome: 
 
 
 async def cancel_paused(operators: Operators, run: Run, why: str) -> None:
-    """Load it to end it; what its code would ask now may have begun, and is undone, too."""
-    loaded = await operators.host.store.load(run.id)
+    """Load it to end it; what its code would ask now may have begun, and is undone, too.
+
+    One whose rows cannot be read ends without: nobody can tell what to undo.
+    """
+    host = operators.host
+    try:
+        loaded = await host.store.load(run.id)
+    except Undecodable:
+        children = await host.store.runs(RunQuery(parent=run.id, limit=host.limits.children_cancelled_max))
+        known = Loaded(run=run, children=[child for child in children if child.status not in ENDED and not child.detached])
+        outcome = encode_failure(RunCancelled(run.address, why))
+        ends = _ends(operators, known, why, outcome)
+        await operators.write(ends, durable=lambda: host.ended_at_rest(run.id, "cancelled", outcome))
+        return
     if loaded is not None and loaded.run.status == "paused":
         operators.host.loading.enter(loaded, [], why=why)
         await operators.settled()
+
+
+def _ends(operators: Operators, loaded: Loaded, why: str, outcome: bytes) -> list[Write]:
+    """A paused run is cancelled without being undone: whoever waits for it or belongs to it is told, as of any end."""
+    host, run, at = operators.host, loaded.run, operators.host.clock.wall()
+    identity = Identity("", why[:200], 0)
+    writes: list[Write] = [
+        SetState(run=run.id, status="cancelled", reason=None, wake_at=None, crashes=0, at=at),
+        SetEnd(run=run.id, outcome=outcome, ended_at=at),
+        new_entry(run.id, run.round, "cancelled", identity, at=at, outcome=outcome),
+    ]
+    for child in loaded.children:
+        cancel = host.envelope(child.id, "~cancel", b"its parent ended", sender=str(run.address))
+        writes.extend((cancel, Wake(child.id, URGENT)))
+    answer = failed_answer(RunEnded(run.address, "cancelled"))
+    for envelope in loaded.mailbox:
+        writes.extend(given_up(host, envelope, answer))
+    writes.append(Bury(run.id))
+    watching = [e.reply_to for e in loaded.mailbox if e.type == "~watch" and e.reply_to is not None]
+    for waiting in (*watching, *(() if run.parent is None else (run.parent,))):
+        writes.extend(host.notice("~child", waiting, str(run.address), "cancelled", outcome))
+    return writes
 
 
 async def fork(operators: Operators, run: Run, key: str, at: int | None, input: bytes | None, *, keep: bool) -> None:
@@ -260,15 +300,12 @@ async def fork(operators: Operators, run: Run, key: str, at: int | None, input: 
     writes.extend(_inherited(current, cut, new.id, compare=input is None))
     if loaded is not None:
         writes.extend(SetCursor(new.id, c.round, c.branch, c.n, c.state) for c in loaded.cursors)
-    if run.status == "paused" and not keep:
-        outcome = encode_failure(RunCancelled(run.address, f"forked as {target}"))
-        now = host.clock.wall()
-        writes.append(SetState(run=run.id, status="cancelled", reason=None, wake_at=None, crashes=0, at=now))
-        writes.append(SetEnd(run=run.id, outcome=outcome, ended_at=now))
-        writes.append(
-            new_entry(run.id, run.round, "cancelled", Identity("", f"forked as {target}"[:200], 0), at=now, outcome=outcome)
-        )
-    refusal = await operators.write(writes)
+    why, durable = f"forked as {target}", None
+    if run.status == "paused" and not keep and loaded is not None:
+        outcome = encode_failure(RunCancelled(run.address, why))
+        writes.extend(_ends(operators, loaded, why, outcome))
+        durable = partial(host.ended_at_rest, run.id, "cancelled", outcome)
+    refusal = await operators.write(writes, durable=durable)
     if isinstance(refusal, Taken):
         raise KeyTaken(target, "a run that exists", f"a fork of {run.address}")
     host.loading.wake(new.id)
@@ -294,17 +331,16 @@ def _not_set_aside(past: Sequence[Event], loaded: Loaded | None) -> list[Event]:
 
 
 def _inherited(events: Sequence[Event], cut: Event | None, run: int, *, compare: bool) -> list[Write]:
-    """Copies of the entries that the fork begins with; not undone by it, so without their `ref`."""
+    """Copies of the entries that the fork begins with; not undone by it, so without their `ref`.
+
+    What was cancelled is no outcome: the fork performs it.
+    """
     kept: list[Write] = []
     begun = {line for seq, entry in events if cut is not None and seq < cut.seq for line in lines(entry.branch)}
     for seq, entry in events:
         before = cut is None or seq < cut.seq
         elsewhere = cut is not None and not follows(entry.branch, cut.entry.branch, begun=begun) and entry.status == "ok"
-        inherited = entry.kind in (*DELIVERED, *SPOT, "patch") and (before or elsewhere)
-        failed_last = (
-            cut is None and entry.kind in DELIVERED and entry.status in ("failed", "timeout", "interrupted", "cancelled")
-        )
-        if inherited and not (failed_last and not before):
+        if entry.kind in (*DELIVERED, *SPOT, "patch") and entry.status != "cancelled" and (before or elsewhere):
             taken = entry.kind == "receive"  # Its number is what `reply` answers; whoever asked is answered by the original.
             input_ = (entry.input or b"").partition(b" ")[0] or None if taken else entry.input if compare else NOT_COMPARED
             kept.append(entry._replace(run=run, ref=entry.ref if taken else None, input=input_))

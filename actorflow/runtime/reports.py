@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from actorflow.codec import coder
 from actorflow.errors import ForeignAwait, Undecodable
+from actorflow.failures import in_words
 from actorflow.policies.failure import REMEDIES, FailureReport, classify, pause_reason
 from actorflow.records import Entry, Envelope, Identity, PauseReason
 
@@ -103,6 +104,11 @@ def plain(reason: PauseReason, what: str, where: str = "", **more: object) -> Fa
     return FailureReport(failure=failure, reason=reason, what=what, where=where, remedy=REMEDIES[reason], **more)  # type: ignore[arg-type]
 
 
+def unreadable(error: BaseException, where: str) -> FailureReport:
+    """Today's class does not take what is stored."""
+    return plain("undecodable", in_words(error), where)
+
+
 def shown(payload: bytes | None) -> str:
     """A payload for people, shortened."""
     text = "" if payload is None else payload.decode("utf-8", "replace")
@@ -110,10 +116,7 @@ def shown(payload: bytes | None) -> str:
 
 
 def _text(error: BaseException) -> str:
-    try:
-        return f"{type(error).__qualname__}: {error}"[:2_000]
-    except Exception:  # noqa: BLE001  (a `__str__` of the user's)
-        return f"{type(error).__qualname__}: <its text cannot be made>"
+    return in_words(error)[:2_000]
 
 
 def _causes(error: BaseException) -> tuple[str, ...]:

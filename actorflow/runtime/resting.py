@@ -9,6 +9,9 @@ from functools import partial
 from actorflow.clock import Clock
 from actorflow.runtime.timers import Timers
 
+AT_ONCE_S = 0.001
+"""Nobody leaves in the very instant at which it came to rest: whoever had it loaded for something must find it in memory."""
+
 
 class Resting:
     """Runs at rest. There is a line for each time-out that a class may have: the first of a line is the first to leave of it."""
@@ -39,7 +42,7 @@ class Resting:
         line[run] = self._clock.monotonic()
         self._line_of[run] = line
         if after_s not in self._armed:
-            self._arm(after_s, after_s)
+            self._arm(after_s, max(after_s, AT_ONCE_S))
 
     def end(self, run: int) -> None:
         """It does something, or is gone."""
@@ -62,7 +65,7 @@ class Resting:
         while line:
             run, since = next(iter(line.items()))
             if since > until:
-                self._arm(after_s, max(since - until, 0.001))
+                self._arm(after_s, max(since - until, AT_ONCE_S))
                 return
             self._leave(run)
             self.end(run)

@@ -26,6 +26,7 @@ from actorflow.runtime.host import Host
 from actorflow.runtime.leaks import Leaks
 from actorflow.runtime.loops import current_loop
 from actorflow.runtime.operators import Operators
+from actorflow.runtime.performing import Stage
 from actorflow.runtime.place import Announces
 from actorflow.runtime.socket import Server, take
 from actorflow.runtime.watchdog import Stall, Watchdog
@@ -64,6 +65,8 @@ class Runtime(Front):
         StoreBusy, StoreBroken, StoreTooNew, StoreUnavailable: The store cannot be had; nothing was written.
         Exception: What kept a child of *tree* from starting. Those already up were stopped, the store is given back.
     """
+
+    _stage: Stage | None = None  #: a test's
 
     def __init__(
         self,
@@ -131,6 +134,7 @@ class Runtime(Front):
             group=group,
             tree=self._tree,
             resources=self._resources,
+            stage=self._stage,
         )
         host.workers.on_spawned = Leaks(host.loop).look_after
         self._operators = Operators(host)

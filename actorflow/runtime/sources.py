@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 import anyio
 import anyio.lowlevel
 
+from actorflow.failures import text_of
 from actorflow.runtime.loops import Loop, Signal
 from actorflow.verbs import Source
 
@@ -58,15 +59,18 @@ def called(function: Callable[[Any], T], value: Any) -> T:
 
 def tame(error: BaseException) -> Exception:
     """What user code raised, as an error that ends neither a task nor the loop."""
-    return error if isinstance(error, Exception) else RuntimeError(f"it raised {type(error).__qualname__} itself: {error}")
+    return (
+        error if isinstance(error, Exception) else RuntimeError(f"it raised {type(error).__qualname__} itself: {text_of(error)}")
+    )
 
 
 class Reading:
     """One reading of a source, from its beginning or behind the key *after*."""
 
-    def __init__(self, source: Source, after: str | None, loop: Loop, context: Context) -> None:
+    def __init__(self, source: Source, after: str | None, loop: Loop, context: Context, *, in_place: bool = False) -> None:
+        """Nothing is read yet. *in_place* reads a sync source on the loop: for a test, in whose time no thread fits."""
         self.size: int | None = None  #: how many items there are to read, if the source knows
-        self._source, self._loop, self._context = source, loop, context
+        self._source, self._loop, self._context, self._in_place = source, loop, context, in_place
         self._arguments = {"after": after} if takes_after(source) else {}
 
     async def chunks(self) -> AsyncGenerator[list[Any]]:
@@ -92,6 +96,10 @@ class Reading:
                 for at in range(0, len(whole), CHUNK_MAX):
                     yield list(whole[at : at + CHUNK_MAX])
                 return
+            elif self._in_place:
+                made = self._context.copy().run(self._make) if source is self._source else source
+                self.size = size_of(made)
+                source = made if inspect.isawaitable(made) or hasattr(made, "__aiter__") else _gently(made)
             else:
                 thread = _Thread(self._make if source is self._source else partial(_same, source), self._loop, self._context)
                 async with aclosing(thread.chunks()) as chunks:
@@ -106,6 +114,11 @@ class Reading:
 
 def _same(source: Any) -> Any:
     return source
+
+
+async def _gently(source: Iterable[T]) -> AsyncGenerator[T]:
+    for item in source:
+        yield item
 
 
 async def _one_by_one(source: Any) -> AsyncGenerator[list[Any]]:

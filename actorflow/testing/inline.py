@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
 import anyio.lowlevel
 
 from actorflow.errors import StoreStopped
+from actorflow.records import Commit, Refusal
 from actorflow.stores.bridge import Bridge, Home
 from actorflow.stores.sqlite import SqliteStore
 from actorflow.stores.statements import CACHED_STATEMENTS_MAX
@@ -51,8 +52,6 @@ class InlineBridge(Bridge):
             return function(self.connection)
         except sqlite3.ProgrammingError as error:
             raise StoreStopped("it was closed") from error
-        finally:
-            await anyio.lowlevel.cancel_shielded_checkpoint()
 
     def send(self, function: Callable[[sqlite3.Connection], None]) -> None:
         function(self.connection)
@@ -62,13 +61,21 @@ class InlineBridge(Bridge):
 
 
 class InlineSqliteStore(SqliteStore):
-    """A `SqliteStore` that never leaves its caller's thread. It blocks the loop: for tests in virtual time."""
+    """A `SqliteStore` that never leaves its caller's thread. It blocks the loop: for tests in virtual time.
+
+    What reads does not let anybody else go on, so that several reads see the same.
+    """
 
     _bridge = InlineBridge
 
     @property
     def is_open(self) -> bool:
         return self._held is not None
+
+    async def commit(self, batch: Sequence[Commit], *, fence: int) -> list[Refusal | None]:
+        answers = await super().commit(batch, fence=fence)
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+        return answers
 
     def drop(self) -> None:
         """Let go of the file as a killed process does: nothing is finished, nothing is written."""

@@ -8,22 +8,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextvars import copy_context
+from typing import Any
 
 from attrs import frozen
 
 from actorflow.actor import Actor
 from actorflow.attempt import Mark, current
+from actorflow.codec import Coder, coder
 from actorflow.failures import encode_failure
 from actorflow.kernel.journal import DELIVERED
-from actorflow.kernel.requests import Finished
+from actorflow.kernel.requests import Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
 from actorflow.kind import Fields, Kind
-from actorflow.records import ENDED, Envelope, Event, Loaded, Run, RunQuery
+from actorflow.policies.saga import MAY_HAVE_LANDED
+from actorflow.records import ENDED, Entry, Envelope, Event, Loaded, Run, RunQuery
+from actorflow.resources import Resources
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
 
 OUTCOMES = frozenset(("ok", "failed", "timeout", "interrupted", "cancelled"))
 LAST = frozenset(("completed", "failed", "cancelled"))
+_text_coder: Coder[str] = coder(str)
 
 
 @frozen
@@ -82,14 +87,83 @@ def violations(rows: Sequence[Rows], actors: Sequence[type[Actor]] = ()) -> list
         actors: Their classes. A message that waits may be stashed only where a handler of its class stashes.
     """
     stashing = {actor.__kind_info__().name for actor in actors if _stashes(actor.__kind_info__())}
-    rules = (_twice, _after_close, _after_end, _asleep, _turns, _handled)
+    rules = (_in_order, _twice, _tries, _undone, _after_close, _after_end, _asleep, _turns, _handled)
     found = [f"{each}: {line}" for each in rows for rule in rules for line in rule(each)]
+    found.extend(_from_nowhere(rows))
     found.extend(f"{each}: {line}" for each in rows if each.run.kind not in stashing for line in _forgotten(each))
     return found
 
 
+async def lost(store: Store, accepted: Iterable[tuple[int, str]]) -> list[str]:
+    """Messages that were accepted under a key, by receiver's number and key, and that are neither waiting, nor done, nor dead."""
+    return [f"message {key!r} to run {run} is gone" for run, key in accepted if await store.message(run, key) is None]
+
+
 def _stashes(kind: Kind) -> bool:
     return any("stash" in handler.fn.__code__.co_names for handler in (kind.handlers or {}).values())
+
+
+def _in_order(rows: Rows) -> Iterable[str]:
+    """The past is of this run and in one order, and what replay sees is part of it."""
+    seqs = [seq for seq, _ in rows.past]
+    if seqs != sorted(set(seqs)):
+        yield f"its entries are in no order: {seqs}"
+    if strange := [seq for seq, entry in rows.past if entry.run != rows.run.id]:
+        yield f"entries {strange} are of another run"
+    known = {event.seq: event.entry for event in rows.past}
+    if torn := [event.seq for event in rows.loaded.entries if known.get(event.seq) != event.entry]:
+        yield f"replay would see {torn}, which its past does not hold"
+
+
+def _tries(rows: Rows) -> Iterable[str]:
+    """The failed tries of a call are counted without gaps, and its outcome is that of a later attempt."""
+    counted: dict[tuple[int, str, str, int], int] = {}
+    for seq, entry in rows.past:
+        call = (entry.round, entry.branch, entry.name, entry.n)
+        if seq in rows.set_aside:
+            counted.pop(call, None)
+        elif entry.kind == "try":
+            if entry.attempt not in (1, counted.get(call, 0) + 1):  # After a `retry` it is counted anew.
+                yield f"try {entry.attempt} of {entry.identity} follows try {counted.get(call, 0)}"
+            counted[call] = entry.attempt
+        elif entry.kind == "step" and entry.status in ("ok", "failed", "timeout") and entry.attempt <= counted.get(call, 0):
+            yield f"{entry.identity} has an outcome of attempt {entry.attempt}, after try {counted.get(call, 0)} had failed"
+
+
+def _undone(rows: Rows) -> Iterable[str]:
+    """What is undone was done before, or may have been, and the last is undone first."""
+    done = {seq: entry for seq, entry in rows.past if entry.kind in ("step", "start") and entry.status in MAY_HAVE_LANDED}
+    last: int | None = None
+    for seq, entry in rows.past:
+        if entry.kind != "undo" or entry.status == "failed" or entry.round != rows.run.round:
+            continue
+        of = int(entry.branch.rpartition("/")[2])
+        if of not in done or of > seq:
+            yield f"{entry.name} undoes entry {of}, which had not happened"
+        if last is not None and of > last:
+            yield f"entry {of} is undone after entry {last}, which came before it"
+        last = of
+
+
+def _from_nowhere(rows: Sequence[Rows]) -> Iterable[str]:
+    """A message that a run sent is in its journal."""
+    runs = {str(each): each for each in rows if not each.run.actor and each.run.input}
+    for each in rows:
+        for message in each.loaded.mailbox:
+            sender = runs.get(message.sender)
+            if sender is None or _of_the_system(message):
+                continue
+            told = b'{"to":' + _text_coder.encode(str(each), "address") + b',"message":' + message.body + b"}"
+            if not any(
+                entry.input == told if entry.kind == "tell" else entry.kind in ("intent", "ask") and _asks(entry, message)
+                for _, entry in sender.past
+            ):
+                yield f"{each}: {message.type} says that it is from {sender}, whose journal knows nothing of it"
+
+
+def _asks(entry: Entry, message: Envelope) -> bool:
+    """An ask is known by its key, which ends with the identity of the call."""
+    return message.key is not None and message.key.endswith(f"/{entry.round}/{entry.branch}/{entry.name}/{entry.n}")
 
 
 def _turns(rows: Rows) -> Iterable[str]:
@@ -190,33 +264,33 @@ def _answered(rows: Rows, identity: object) -> bool:
     )
 
 
-def replays(rows: Sequence[Rows], actors: Sequence[type[Actor]]) -> list[str]:
+def replays(rows: Sequence[Rows], actors: Sequence[type[Actor]], resources: Resources | None = None) -> list[str]:
     """Runs that completed, or failed by their code, driven once more: each must come to the same end, asking for nothing."""
     kinds = {actor.__kind_info__().name: actor.__kind_info__() for actor in actors}
+    given = resources or Resources()
     return [
         f"{each}: {line}"
         for each in rows
         if each.run.status in ("completed", "failed")
-        for line in _replay(each, kinds[each.run.kind])
+        for line in _replay(each, kinds[each.run.kind], given.fields(each.run.kind))
     ]
 
 
-def _replay(rows: Rows, kind: Kind) -> Iterable[str]:
+def driven(run: Run, events: Sequence[Event], kind: Kind, resources: dict[str, Any] | None = None) -> Stretch:
+    """What the code of a run comes to when it is driven from its top over those entries. No step runs."""
+    instance = kind.build(run.fields if run.fields is not None else run.input, key=run.key, resources=resources)
+    context = copy_context()
+    context.run(current.set, Mark())
+    seed = f"{run.seed}/{run.round}"
+    turn = Turn(instance.run(), context, events, state=Fields(kind, instance), instance=instance, seed=seed)
+    return turn.begin()
+
+
+def _replay(rows: Rows, kind: Kind, resources: dict[str, Any] | None) -> Iterable[str]:
     run = rows.run
     if any(event.entry.kind == "cancelling" for event in rows.past):
         return  # Its code was dropped somewhere on its way.
-    instance = kind.build(run.fields if run.fields is not None else run.input, key=run.key)
-    context = copy_context()
-    context.run(current.set, Mark())
-    turn = Turn(
-        instance.run(),
-        context,
-        rows.loaded.entries,
-        state=Fields(kind, instance),
-        instance=instance,
-        seed=f"{run.seed}/{run.round}",
-    )
-    stretch = turn.begin()
+    stretch = driven(run, rows.loaded.entries, kind, resources)
     if stretch.notes:
         yield f"replay notes {stretch.notes[0]}, which was not recorded"
     match stretch.end:
@@ -227,6 +301,8 @@ def _replay(rows: Rows, kind: Kind) -> Iterable[str]:
         case Finished(_, Exception() as error) if run.status == "failed":
             if (again_text := _text(encode_failure(error))) != (first := _text(run.outcome or b"")):
                 yield f"replay fails with {again_text!r}, live failed with {first!r}"
+        case Broken(reason):
+            yield f"it {run.status}, and replay breaks: {reason}"
         case end:
             yield f"it {run.status}, and replay comes to {end!r} and asks for {[str(asked) for asked in stretch.asks]}"
 

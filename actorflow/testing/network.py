@@ -25,11 +25,12 @@ from actorflow.runtime import Runtime
 from actorflow.testing.plans import Hiccup
 from actorflow.testing.players import Account, Add, Boom, Play, Total, Word
 from actorflow.testing.programs import Act, Client, Deposit, Expected, Explode, Launch, words_of
-from actorflow.testing.world import LOOK_S, ON_CALL, Node, World, Wrong
+from actorflow.testing.world import LOOK_S, Node, World, Wrong, is_resumed
 
 Request = Callable[[Runtime], Awaitable[Any]]
 
 AGAIN_S = 0.5  #: until a client asks again
+PATIENCE_S = 20_000.0  #: how long it waits for an answer: a run may sleep for hours
 FOREVER = "1000d"  #: of an ask: one that expires was not handled, which the model knows nothing of
 
 
@@ -56,20 +57,21 @@ class Network:
         async with anyio.create_task_group() as clients:
             for number, client in enumerate(self.world.plan.clients):
                 clients.start_soon(self._client, number, client, expected, seen)
-        await self._settled(expected, seen)
+        await self.settled(expected, seen)
         return seen
 
     async def _client(self, number: int, client: Client, expected: Expected, seen: list[str]) -> None:
         for place, act in enumerate(client.acts):
             await anyio.sleep(client.pause_s)
-            answer = await self._act(number, place, act)
+            answer = await self.act(f"client {number}", place + 1, act)
             self.world.note(f"client {number}: {act.key} is answered {answer}")
             seen.append(f"{act.key}: {answer}")
-            wanted = _wanted(act, expected)
+            wanted = expected.answer(act)
             if answer != wanted:
                 raise Wrong(f"{act.key} was answered {answer}, and the answer is {wanted}")
 
-    async def _act(self, number: int, place: int, act: Act) -> str:
+    async def act(self, sender: str, seq: int, act: Act) -> str:
+        """Do that, as the how-manieth act of that client. Returns what it saw."""
         match act:
             case Launch(key=key, program=program):
                 template = Play(program)
@@ -78,12 +80,12 @@ class Network:
                     await self.call(f"{key} w{n}", partial(_say, template, key, n))
                 return str(await self.call(f"{key} result", lambda runtime: _result(runtime, template, key)))
             case Deposit(key=key, account=account, n=n):
-                add = Add(n, f"client {number}", place + 1)
+                add = Add(n, sender, seq)
                 return str(await self.call(key, lambda runtime: _deposit(runtime, account, add, key, ask=act.ask)))
             case Explode(key=key, account=account):
                 return str(await self.call(key, lambda runtime: _explode(runtime, account, key)))
 
-    async def _settled(self, expected: Expected, seen: list[str]) -> None:
+    async def settled(self, expected: Expected, seen: list[str]) -> None:
         """All that was told arrives, and all timers fire: then the accounts hold what they must."""
         for account in sorted(expected.totals):
             total = None
@@ -114,7 +116,7 @@ class Network:
             if hiccup is not None and kind == "lost_reply":
                 await anyio.sleep(hiccup.s)
             elif isinstance(reply.error, RunPaused):
-                if reply.error.reason not in ON_CALL:
+                if not is_resumed(reply.error.address.partition("/")[0], reply.error.reason):
                     raise Wrong(f"{reply.error}")
                 await anyio.sleep(LOOK_S / 4)
             elif not reply.arrived or _passes(reply.error):
@@ -130,14 +132,16 @@ class Network:
         node.serving.start_soon(_served, node, request, reply)
         if hiccup is not None and hiccup.kind == "duplicate":
             self.world.group.start_soon(self._again, what, request, hiccup.s, reply)
-        await reply.done.wait()
+        with anyio.move_on_after(PATIENCE_S):  # It may have gone to a process that nobody listens to any more.
+            await reply.done.wait()
         return reply
 
     async def _again(self, what: str, request: Request, after_s: float, first: _Reply) -> None:
         """The same request arrives once more: it must have no other answer."""
         await anyio.sleep(after_s)
         second = await self._deliver(what, request, None)
-        await first.done.wait()
+        with anyio.move_on_after(PATIENCE_S):
+            await first.done.wait()
         answered = first.arrived and second.arrived and not (_passes(first.error) or _passes(second.error))
         ours, theirs = ((reply.value, repr(reply.error)) for reply in (first, second))
         if answered and not what.startswith("total") and ours != theirs:
@@ -199,13 +203,3 @@ async def _explode(runtime: Runtime, account: str, key: str) -> str:
 
 async def _total(account: str, runtime: Runtime) -> int:
     return await runtime.at(Account, account).ask(Total(), within=FOREVER)
-
-
-def _wanted(act: Act, expected: Expected) -> str:
-    match act:
-        case Launch(key=key):
-            return "failed: business says no" if key in expected.stopped else ", ".join(expected.traces[key])
-        case Deposit(n=n):
-            return str(2 * n) if act.ask else "None"
-        case Explode():
-            return "HandlerFailed"

@@ -8,8 +8,9 @@ from typing import Literal
 
 from attrs import evolve, frozen
 
+from actorflow.testing.drawing import random_clients
 from actorflow.testing.faults import Fault, Mode
-from actorflow.testing.programs import Client, random_clients, reduced
+from actorflow.testing.programs import Client, reduced
 
 Network = Literal["lost_request", "lost_reply", "duplicate", "late"]
 """What becomes of a request: it never arrives, its answer never does, it arrives twice, or after a while."""
@@ -137,6 +138,12 @@ def less_of(plan: Plan, keep: Callable[[], bool]) -> Plan:
         jumps=tuple(jump for jump in plan.jumps if keep()),
         clients=reduced(plan.clients, keep),
     )
+
+
+def of_one_holder(plan: Plan) -> Plan:
+    """The same without processes that run beside each other: a file has one holder."""
+    lives = tuple(tuple(fault for fault in life if fault.mode not in ("stop", "zombie")) for life in plan.lives)
+    return evolve(plan, lives=lives)
 
 
 def described(plan: Plan) -> str:

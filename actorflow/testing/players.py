@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from actorflow.actor import Actor
 from actorflow.attempt import current_step
 from actorflow.checkpoint import checkpoint
-from actorflow.errors import Abort, ChildFailed, StepInterrupted, StepTimeout, Transient
+from actorflow.errors import Abort, ActorPaused, ChildFailed, StepInterrupted, StepTimeout, Transient
 from actorflow.handler import handler
 from actorflow.message import Message
 from actorflow.policies.retry import Retry
@@ -336,8 +336,7 @@ class Play(Workflow[list[str]]):
                 except ChildFailed:
                     return f"{name} stopped"
             case Ask(account=account, n=n):
-                answer = await Account.at(account).ask(Add(n, sender, seq), within="1000d")
-                return f"ask {account} {answer // 2}"
+                return f"ask {account} {await self.asked(account, Add(n, sender, seq)) // 2}"
             case Tell(account=account, n=n, later_s=later_s):
                 await Account.at(account).tell(Add(n, sender, seq, later_s))
                 return f"tell {account} {n}"
@@ -346,6 +345,14 @@ class Play(Workflow[list[str]]):
                 return f"{name} {progress.done} of {count}"
             case _:
                 raise AssertionError(op)
+
+    async def asked(self, account: str, add: Add) -> int:
+        """Its answer, when it is not set aside."""
+        while True:
+            try:
+                return await Account.at(account).ask(add, within="1000d")
+            except ActorPaused:
+                await self.sleep(20)
 
 
 def _items(name: str, count: int) -> Any:

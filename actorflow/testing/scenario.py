@@ -25,13 +25,13 @@ from actorflow.attempt import current_step
 from actorflow.clock import Chance, Clock
 from actorflow.errors import InvalidState, RunEnded, RunPaused, StoreUnavailable
 from actorflow.policies.limits import Limits
-from actorflow.records import ENDED, Address, Entry, Run, RunQuery
+from actorflow.records import ENDED, Address, Commit, Entry, Envelope, Refusal, Run, RunQuery
 from actorflow.runtime import Runtime
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend, LoopClock, Ticks, run_virtual
 from actorflow.testing.faults import Fault, FaultStore, PowerCut
-from actorflow.testing.invariants import Rows, replays, rows_of, violations
+from actorflow.testing.invariants import Rows, lost, replays, rows_of, violations
 
 LIVES_MAX = 20
 
@@ -48,6 +48,12 @@ class World:
     ticks: Ticks = field(factory=Ticks)
     store: FaultStore = field(init=False)
     recorded_first: list[str] = field(factory=list[str])  #: steps that ran although their outcome was recorded
+    accepted: set[tuple[int, str]] = field(factory=set[tuple[int, str]])  #: messages by receiver and key, once durable
+
+    async def committed(self, batch: Sequence[Commit], answers: Sequence[Refusal | None]) -> None:
+        """A batch is durable: what it accepts under a key must be found from now on."""
+        written = (write for commit, refusal in zip(batch, answers, strict=True) if refusal is None for write in commit.writes)
+        self.accepted.update((write.run, write.key) for write in written if isinstance(write, Envelope) and write.key is not None)
 
     def recorded(self, key: str) -> bool:
         """True if the store holds an outcome of the step with that idempotency key."""
@@ -145,13 +151,16 @@ async def tell(
     batches: Sequence[int] = ()
     awaits, result = 0, None
     for number in range(LIVES_MAX):
-        store = world.store = FaultStore(MemoryStore(share=world.memory), lives[number] if number < len(lives) else ())
+        store = world.store = FaultStore(
+            MemoryStore(share=world.memory), lives[number] if number < len(lives) else (), on_commit=world.committed
+        )
         before = world.ticks.count
         crashed, result = await _live(scenario, world, store)
         awaits = awaits or world.ticks.count - before
         batches = max(batches, store.batches, key=len)
         rows = await _rows(world)
         _none(violations(rows, scenario.actors), "the rows are inconsistent")
+        _none(await lost(_reader(world), world.accepted), "a message was accepted, and lost")
         _none(world.recorded_first, "a recorded step ran again")
         if not crashed:
             break
@@ -174,11 +183,15 @@ def _none(lines: Iterable[str], what: str) -> None:
 
 
 async def _rows(world: World) -> list[Rows]:
+    return await rows_of(_reader(world))
+
+
+def _reader(world: World) -> MemoryStore:
     """Read as the next process would, without claiming anything."""
     store = MemoryStore(share=world.memory)
     # `open` would count a crash.
     store._opened = True  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    return await rows_of(store)
+    return store
 
 
 async def _live(scenario: Scenario, world: World, store: FaultStore) -> tuple[bool, Any]:

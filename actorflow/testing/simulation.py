@@ -89,7 +89,7 @@ async def _happen(world: World, seen: list[str]) -> None:
         await world.nodes[-1].gone.wait()
         world.group.cancel_scope.cancel()
     rows = await world.disk.rows()
-    world.check([*violations(rows, [Account, Play]), *replays(rows, [Account, Play]), *_left_over(world, expected)])
+    world.check([*violations(rows, [Account, Play]), *replays(rows, [Account, Play]), *left_over(world, expected)])
     seen += [f"{each.run.address} {each.run.status} {len(each.loaded.mailbox)}" for each in rows]
 
 
@@ -103,7 +103,7 @@ def shown(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _left_over(world: World, expected: Expected) -> list[str]:
+def left_over(world: World, expected: Expected) -> list[str]:
     """What the world outside saw, against what it had to see."""
     effects = world.ledger.effects
     wrong = [
