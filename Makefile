@@ -23,7 +23,7 @@ FITS := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	if $$python -c '$(FITS)' >/dev/null 2>&1; then echo $$python; break; fi; done)
 
-.PHONY: help venv demo test check lint layout mypy pyright complete yardstick bench clean
+.PHONY: help venv demo test check lint layout mypy pyright complete coverage mutants mutate leaks soak yardstick bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,24 @@ pyright: $(READY) ## Check types with pyright, strict
 
 complete: $(READY) ## Check that every public name has its type
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes actorflow --ignoreexternal
+
+coverage: $(READY) ## Run the tests under branch coverage; fail below 95 % in any of the four rooms (twice the time)
+	@$(BIN)/coverage erase
+	@$(PYTEST) --cov=actorflow --cov-report=
+	@for room in kernel policies stores runtime; do \
+		$(BIN)/coverage report --include="actorflow/$$room/*" --fail-under=95 || failed=1; done; test -z "$$failed"
+
+mutants: $(READY) ## Plant bugs that each break a law, and see that a test notices (2 minutes)
+	@$(BIN)/python -m tests.mutants
+
+mutate: $(READY) ## Change the pure rooms a little, here and there, and print what no test notices (MINUTES=10)
+	@$(BIN)/python -m tests.mutate --minutes $(or $(MINUTES),10)
+
+leaks: $(READY) ## See that nothing in memory grows over 100,000 runs (RUNS=... for another number)
+	@$(BIN)/python -m tests.leaks --runs $(or $(RUNS),100000)
+
+soak: $(READY) ## Soak a service in load and random faults, and print a verdict (FOR=10m, SEED=...)
+	@$(BIN)/python -m tests.soak --for $(or $(FOR),10m) $(if $(SEED),--seed $(SEED))
 
 yardstick: $(READY) ## Fetch the conformance cases of another system and print how many pass (ARGS=--help)
 	@$(BIN)/python -m tests.yardstick $(ARGS)

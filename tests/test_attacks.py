@@ -354,6 +354,45 @@ def test_an_undo_that_ends_its_process_does_so_three_times_and_no_more(backend: 
     assert performed == ["undo"] * 3
 
 
+class Deadly(Workflow[None]):
+    async def run(self) -> None:
+        await fatal("work")
+
+
+@both
+def test_a_run_that_ends_its_process_is_set_aside_after_three_times_and_a_new_budget_allows_three_more(backend: Backend) -> None:
+    """X32, rule 20."""
+
+    async def life(memory: MemoryStore) -> RunPaused | None:
+        store = FaultStore(MemoryStore(share=memory))
+        STORES.append(store)
+        with suppress(PowerCut, BaseExceptionGroup):
+            async with Runtime(actors=[Deadly], store=store, clock=LoopClock()) as at:
+                with anyio.move_on_after(1_000):
+                    return await paused(await at.start(Deadly(), key="k"))
+        return None
+
+    async def main() -> list[tuple[str, str]]:
+        memory, stops = MemoryStore(), list[tuple[str, str]]()
+        for _ in range(2):
+            while (stopped := await life(memory)) is None and len(performed) < 20:
+                pass
+            assert stopped is not None
+            assert stopped.report is not None
+            stops.append((stopped.reason, stopped.report.what))
+            performed.append("set aside")
+            STORES.append(FaultStore(MemoryStore(share=memory)))
+            with suppress(PowerCut, BaseExceptionGroup):
+                async with Runtime(actors=[Deadly], store=STORES[-1], clock=LoopClock()) as at:
+                    await at.run(Deadly, "k").resume()
+                    await anyio.sleep(1_000)
+        return stops
+
+    what = "its process ended 3 times while it was at work"
+    assert run_virtual(main, backend=backend) == [("interrupted", what)] * 2
+    assert performed == [*["work"] * 3, "set aside"] * 2 + ["work"]
+
+
 # --- ends ---------------------------------------------------------------------------------------------------------------
 
 

@@ -106,14 +106,19 @@ async def desk(*, batch_max: int = 100) -> AsyncIterator[Desk]:
 
 
 async def test_each_is_told_once_in_the_order_of_submission_when_it_is_durable() -> None:
-    names = [f"k{n}" for n in range(250)]
+    names, durable = [f"k{n}" for n in range(250)], list[bool]()
 
     async with desk() as at:
+
+        def there(name: str) -> Callable[[], object]:
+            return lambda: durable.append(at.store._memory.find(Address("Shop", name)) is not None)
+
         for name in names:
-            at.submit(name)
+            at.submit(name, then=there(name))
         await at.until(250)
 
         assert at.told == [(name, None) for name in names]
+        assert durable == [True] * 250
         assert at.store.sizes == [100, 100, 50]
         found = [await at.store.find(Address("Shop", name)) for name in names]
         ids = [run.id for run in found if run is not None]

@@ -120,6 +120,7 @@ def test_tries_and_their_backoff_survive_a_crash(backend: Backend, failures: int
         attempts = [attempt for attempt, _ in world.marks]
         assert attempts == sorted(attempts)
         assert attempts[-1] == min(failures + 1, 4)
+        assert len(world.effects) == 1  # One idempotency key for all of them.
         first: dict[int, float] = {}
         for attempt, at in world.marks:
             first.setdefault(attempt, at)

@@ -24,9 +24,10 @@ from actorflow import (
     query,
     step,
 )
+from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend
 from actorflow.testing.scenario import Scenario, World, effect, enumerate_crashes
-from tests.harness import both
+from tests.harness import both, runtime, virtual
 
 SEED = 2
 
@@ -110,6 +111,45 @@ def test_a_predicate_takes_what_fits_and_leaves_the_rest_in_order(backend: Backe
         return [*result, len(dead)]
 
     crash(Scenario(name="Choosy", actors=[Choosy], script=script), backend)
+
+
+questions: list[int] = []
+
+
+def over_one(item: Item) -> bool:
+    questions.append(item.n)
+    return item.n > 1
+
+
+class Demanding(Workflow[int]):
+    async def run(self) -> int:
+        first = await self.receive(Item, where=over_one)
+        await self.receive(Stop)
+        return first.n
+
+
+@both
+def test_a_predicate_is_not_asked_again_about_a_message_that_was_taken(backend: Backend) -> None:
+    """Law 11: what it would say now does not matter."""
+
+    async def main() -> int:
+        memory = MemoryStore()
+        async with runtime(Demanding, store=memory) as opened:
+            run = await opened.start(Demanding(), key="k")
+            for n in (1, 2):
+                await run.tell(Item(n), key=f"m{n}")
+            await anyio.sleep(1.0)
+        async with runtime(Demanding, store=MemoryStore(share=memory)) as opened:
+            asked_live.extend(questions)
+            await opened.run(Demanding, "k").tell(Stop(), key="stop")
+            return await opened.run(Demanding, "k").result()
+
+    questions.clear()
+    asked_live: list[int] = []
+
+    assert virtual(backend, main) == 2
+    assert asked_live[-1] == 2
+    assert questions == asked_live
 
 
 class Patient(Workflow[list[Any]]):

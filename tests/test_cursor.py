@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from actorflow.errors import BadDefinition
 from actorflow.policies.cursor import (
+    ABOVE_MAX,
     BAD_ITEMS_KEPT_MAX,
     JUDGED_FROM,
     BadItem,
@@ -20,6 +21,7 @@ from actorflow.policies.cursor import (
     forgive,
     over_budget,
     progress,
+    room,
 )
 
 
@@ -160,4 +162,16 @@ def test_progress_is_measured_over_this_life() -> None:
 def test_no_rate_no_estimate() -> None:
     assert progress(Cursor(total=10), now=1.0, since=0.0, finished_before=0).eta_s is None
     assert progress(Cursor(done=1), now=1.0, since=0.0, finished_before=0).eta_s is None
-    assert progress(Cursor(done=1, total=2), now=0.0, since=0.0, finished_before=0).eta_s is not None
+    assert progress(Cursor(done=1, total=2), now=0.0, since=0.0, finished_before=0).eta_s == 0.001  # No time has passed.
+
+
+@pytest.mark.parametrize(("open_", "more"), [(0, True), (11, True), (12, False), (13, False)])
+def test_a_crash_repeats_no_more_than_a_batch_and_what_is_in_flight(open_: int, more: bool) -> None:
+    assert room(Cursor(), open_=open_, batch=10, parallel=3) is more
+
+
+@pytest.mark.parametrize(("above", "more"), [(ABOVE_MAX - 1, True), (ABOVE_MAX, False)])
+def test_a_slow_item_makes_the_row_no_longer_than_its_bound(above: int, more: bool) -> None:
+    cursor = Cursor(above=tuple((index, "") for index in range(1, above + 1)))
+
+    assert room(cursor, open_=0, batch=10, parallel=3) is more

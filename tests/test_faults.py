@@ -152,7 +152,9 @@ def test_a_holder_whose_lease_is_lost_writes_nothing_and_ends_its_steps(backend:
             before = memory._memory.seq_last
             with pytest.raises(FenceLost):
                 await waiter.tell(Go())
-            await until(lambda: ENDED)
+            with anyio.move_on_after(60):
+                await until(lambda: ENDED)
+            assert ENDED == ["step"]
             with pytest.raises(StoreError):
                 await waiter.tell(Go())
             return before, memory._memory.seq_last

@@ -50,6 +50,10 @@ def test_another_key_is_refused_and_says_why(key: Any, why: str) -> None:
     str(caught.value).encode()
 
 
+def test_a_space_is_no_control_character_whatever_stands_beside_it() -> None:
+    assert checked_key("a b\u00ad") == "a b\u00ad"
+
+
 @given(st.text(max_size=600))
 def test_a_key_that_is_taken_fits_and_has_no_control_character(key: str) -> None:
     """S21."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorflow.kernel.mailbox import Mailbox
-from actorflow.records import Envelope
+from actorflow.kernel.mailbox import Mailbox, depth
+from actorflow.records import EVERY, TIMER, Envelope
 
 
 def envelope(id: int, type: str = "note", *, due_at: float | None = None) -> Envelope:
@@ -79,6 +79,51 @@ def test_the_depth_counts_messages_of_users_and_promised_places() -> None:
 
     assert mailbox.depth == 4
     assert len(mailbox) == 3
+
+
+def test_messages_of_the_system_and_of_its_own_timers_are_not_bound() -> None:
+    own = [envelope(n)._replace(sender=sender) for n, sender in enumerate((f"{TIMER}later", f"{EVERY}1.0/tick"), 1)]
+    system = [envelope(3, "~child"), envelope(4, "~watch")]
+    mailbox = Mailbox([*own, envelope(5)])
+    for each in system:
+        mailbox.put(each)
+
+    assert depth([*own, *system, envelope(5), envelope(6)]) == 2
+    assert mailbox.depth == 1
+    for each in (*own, *system):
+        mailbox.remove(each)
+    assert (mailbox.depth, len(mailbox)) == (1, 1)
+
+
+def test_ends_and_replies_go_ahead_of_all_others_and_no_other_message_of_the_system_does() -> None:
+    mailbox = Mailbox([envelope(1), envelope(2, "~watch"), envelope(3, "~reply"), envelope(4, "~child", due_at=9.0)])
+
+    assert mailbox.oldest_ahead(now=0.0) == envelope(3, "~reply")
+    mailbox.remove(envelope(3, "~reply"))
+    assert mailbox.oldest_ahead(now=0.0) is None
+    assert mailbox.oldest_ahead(now=9.0) == envelope(4, "~child", due_at=9.0)
+
+
+def test_who_waits_for_a_place_is_told_once_when_one_becomes_free() -> None:
+    told: list[str] = []
+    mailbox = Mailbox()
+    mailbox.put(envelope(1))
+    mailbox.put(envelope(2))
+    mailbox.freed = (lambda: told.append("a"), lambda: told.append("b"))
+
+    mailbox.remove(envelope(1))
+    mailbox.remove(envelope(2))
+
+    assert told == ["a", "b"]
+
+
+def test_the_oldest_that_was_to_be_dropped_and_stays_is_the_oldest_again() -> None:
+    mailbox = Mailbox([envelope(1), envelope(2)])
+    mailbox.remove(envelope(1))
+
+    mailbox.keep(envelope(1))
+
+    assert list(mailbox.waiting) == [1, 2]
 
 
 def test_an_empty_mailbox_is_as_deep_as_its_promises() -> None:

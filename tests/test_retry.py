@@ -89,7 +89,12 @@ def test_named_exceptions_are_tried_again_and_no_others() -> None:
 def test_the_total_bounds_when_the_last_attempt_begins(elapsed_s: float, again: bool) -> None:
     decision = decide(Retry(total=10, jitter=0), 1, Transient("x"), elapsed_s=elapsed_s, die=0.0)
 
-    assert isinstance(decision, RetryAfter) is again
+    assert decision == (RetryAfter(1.0) if again else GiveUp("the total of 10 s is spent"))
+
+
+def test_after_ten_thousand_failures_the_wait_is_the_cap_or_none_if_there_never_was_one() -> None:
+    assert delay_s(Retry(first=1, cap=30, jitter=0), 10_000, die=0.0) == 30.0
+    assert delay_s(Retry(first=0, cap=30, jitter=0), 10_000, die=0.0) == 0.0
 
 
 def test_lengths_may_be_written_in_every_way() -> None:

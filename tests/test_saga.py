@@ -52,6 +52,10 @@ def test_what_was_undone_is_not_undone_again() -> None:
     assert seqs(event(1), event(2), event(3), undone(4, 3)) == [2, 1]
 
 
+def test_an_undo_that_failed_was_a_try() -> None:
+    assert seqs(event(1), event(2), undone(3, 2, status="failed")) == [2, 1]
+
+
 def test_an_undo_names_what_it_undoes() -> None:
     [undo] = pending([event(7)])
 

@@ -44,9 +44,11 @@ pytestmark = pytest.mark.anyio
 PACKAGE = Path(records.__file__).parents[1]
 PRELUDE = """
 import os, sys, anyio
-from actorflow.records import Commit, Entry
+from actorflow.records import Commit, Entry, Run, SetState
 from actorflow.stores.sqlite import SqliteStore
 def entry(run, name): return Entry(run, 0, "step", "", name, 0, "ok", 1, 1.0, None, b"[]", b"1", None)
+def begun(run): return Run(id=run, kind="order", key=str(run), status="pending", input=b"{}")
+def stands(run): return SetState(run=run, status="waiting", reason=None, wake_at=None, crashes=0, at=1.0)
 path, backend = sys.argv[1:3]
 """
 
@@ -447,7 +449,8 @@ async def main():
     store = SqliteStore(path, durability="normal")
     lease = await store.open(now=1.0)
     for batch in range(12):
-        commits = [Commit((entry(batch * 500 + n, "a"), entry(batch * 500 + n, "b"))) for n in range(1, 501)]
+        runs = range(batch * 500 + 1, batch * 500 + 501)
+        commits = [Commit((begun(run), entry(run, "a"), stands(run), entry(run, "b"))) for run in runs]
         await store.commit(commits, fence=lease.fence)
         print(batch, flush=True)
     await store.close()
@@ -474,6 +477,7 @@ async def test_killed_anywhere_what_was_acknowledged_is_there_and_nothing_is_hal
     assert set(names) >= set(range(1, acknowledged * 500 + 1))
     assert set(names.values()) <= {"ab"}
     assert len(names) in (acknowledged * 500, (acknowledged + 1) * 500)
+    assert await held.store.counts() == ({"waiting": len(names)} if names else {})
     await held.store.close()
 
 
@@ -575,7 +579,12 @@ async def test_a_commit_that_raised_and_is_there_is_a_success(held: Held, armed:
 
     armed("commit.after", raising(code))
 
-    assert await held.commit([a_run(1)], [a_run(2, "k1")]) == [None, records.Taken(a_run(1))]
+    try:
+        answers = await held.commit([a_run(1)], [a_run(2, "k1")])
+    except StoreError as wrong:
+        pytest.fail(f"it is in the file, and was called unwritten: {wrong}")
+
+    assert answers == [None, records.Taken(a_run(1))]
 
     crashpoints.disarm()
     if code == sqlite3.SQLITE_FULL:

@@ -515,6 +515,11 @@ def test_a_bad_backoff_is_refused(wrong: Any) -> None:
         wrong()
 
 
+def test_a_backoff_may_be_constant_and_may_have_all_the_jitter_there_is() -> None:
+    assert [Backoff("1s", "1s", factor=1.0, jitter=1.0).delay_s(n, die=0.5) for n in (1, 9)] == [1.5, 1.5]
+    assert Backoff("1s", "1s", factor=1, jitter=0).delay_s(2, die=0.5) == 1.0
+
+
 # --- old news ----------------------------------------------------------------------------------------------------------
 
 
@@ -709,6 +714,14 @@ def test_wishes_wait_while_something_is_under_way_and_the_later_one_for_a_child_
     assert live.on(StopChild("b")) == live.on(StartChild("b")) == live.on(StopChild("b")) == []
     assert len(live.state.backlog) == 1
     assert live.up("a") == [Stop("b", 1, 5.0)]
+
+
+def test_a_wish_before_the_boot_is_nobodys() -> None:
+    live = made("a")
+
+    assert live.on(StopChild("a")) == live.on(StartChild("a")) == []
+    assert live.state.backlog == ()
+    assert live.settle(live.on(Boot())) == ["+a", "ready"]
 
 
 # --- dynamic children --------------------------------------------------------------------------------------------------

@@ -225,6 +225,10 @@ async def test_a_clock_that_jumps_back_fires_nothing_twice_and_nothing_early() -
         timers.at(0.0, lambda: looked.call("the heap was looked at"))
         await looked.until(1)
         assert fired == ["first"]
+        clock.at = 1_019.99
+        timers.at(0.0, lambda: looked.call("and again, just before"))
+        await looked.until(2)
+        assert fired == ["first"]
         clock.at = 1_020.0
         await fired.until(2)
 

@@ -231,6 +231,7 @@ class Attempt(Abandonable):
     def _durable_try(self) -> None:
         if self.activation.calls.get(self.asked) is self and self.due_at is not None:
             self._timer = self.activation.host.timers.at(self.due_at, self._again)
+            self.activation.host.rest(self.activation)
 
     def _was_interrupted(self, why: str) -> None:
         error = StepInterrupted(self.step.name, why)

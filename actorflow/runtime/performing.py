@@ -183,9 +183,12 @@ class Threads:
 
 
 # --- processes ----------------------------------------------------------------------------------------------------------
+# What runs in worker processes is not measured: they are killed before they could say what they ran.
 
 
-def _in_process(parent: int, ref: str, arguments: bytes, info: StepInfo | None) -> tuple[bool, bytes]:
+def _in_process(
+    parent: int, ref: str, arguments: bytes, info: StepInfo | None
+) -> tuple[bool, bytes]:  # pragma: no cover  (see above)
     """Perform a step in a worker process. True and its outcome, or False and its failure."""
     _settle(parent)
     streams = _hide_streams()
@@ -206,7 +209,7 @@ def _in_process(parent: int, ref: str, arguments: bytes, info: StepInfo | None) 
 _settled = False
 
 
-def _settle(parent: int) -> None:
+def _settle(parent: int) -> None:  # pragma: no cover  (see above)
     """Once in a worker: die with the parent, and leave Ctrl-C to it, which drains."""
     global _settled  # noqa: PLW0603  (once a process)
     if _settled:
@@ -219,13 +222,13 @@ def _settle(parent: int) -> None:
         threading.Thread(target=_watch, args=(parent,), daemon=True, name="actorflow-parent-watch").start()
 
 
-def _watch(parent: int) -> None:
+def _watch(parent: int) -> None:  # pragma: no cover  (see above)
     while os.getppid() == parent:
         time.sleep(PARENT_LOOK_S)
     os._exit(1)  # The parent is dead; nobody waits for what this process does.
 
 
-def _hide_streams() -> list[int]:
+def _hide_streams() -> list[int]:  # pragma: no cover  (see above)
     """Lead descriptors 0 to 2 nowhere while a step runs: the first two speak to the parent, and nobody reads the third.
 
     `sys.stdout` is led elsewhere by anyio; this is for programs that the step starts, and for code that is not Python.
@@ -238,7 +241,7 @@ def _hide_streams() -> list[int]:
     return kept
 
 
-def _restore_streams(kept: list[int]) -> None:
+def _restore_streams(kept: list[int]) -> None:  # pragma: no cover  (see above)
     for number, descriptor in enumerate(kept):
         os.dup2(descriptor, number)
         os.close(descriptor)
