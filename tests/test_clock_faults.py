@@ -119,7 +119,7 @@ def served(backend: Backend, set_to_s: float) -> tuple[float, MemoryStore]:
 
 @both
 def test_a_clock_set_forward_by_an_hour_lets_what_is_due_happen_once_and_cuts_no_step_short(backend: Backend) -> None:
-    """D1: timers follow the wall clock, timeouts of steps do not."""
+    """C17, D1: timers follow the wall clock, timeouts of steps do not."""
     took_s, _ = served(backend, HOUR_S)
 
     assert sorted(_stage.runs) == ["hanging", "long"]

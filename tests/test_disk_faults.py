@@ -420,7 +420,7 @@ def test_a_durability_that_is_unknown_is_refused(durability: Durability, tmp_pat
 async def test_a_pragma_that_sqlite_did_not_take_keeps_the_store_shut(
     pragma: str, instead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R10: it is read back, as SQLite ignores what it cannot do without a word."""
+    """R10, B20: it is read back, as SQLite ignores what it cannot do without a word."""
     set_pragma = schema._set
 
     def mistaken(db: sqlite3.Connection, path: str, name: str, value: str, expected: object) -> None:

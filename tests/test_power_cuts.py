@@ -430,7 +430,7 @@ async def serve(path: Path, take: Take, *, acknowledged: Sequence[int] = ()) -> 
 def test_a_service_goes_on_after_a_power_cut_with_all_that_its_clients_were_told(
     backend: Backend, tmp_path: Path, memory: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A5, A6, A21: no step that another step followed runs again, what was acknowledged need not be sent again, and each
+    """A5, A6, A11, A21: no step that another step followed runs again, what was acknowledged need not be sent again, and each
     message is handled once."""
     expected = [[*range(STEPS), job, STEPS, 100, 101] for job in range(JOBS)], [*range(NOTES)]
 

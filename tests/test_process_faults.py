@@ -85,7 +85,7 @@ def rows(path: Path) -> list[tuple[object, ...]]:
 
 @both
 def test_a_holder_that_slept_while_its_lease_was_lost_writes_nothing_when_it_wakes(backend: Backend, tmp_path: Path) -> None:
-    """C4, X39, R14: the outcome of its step is dropped, and said to be; no step follows."""
+    """X39, R14, C4, C17: the outcome of its step is dropped, and said to be; no step follows."""
     path = tmp_path / "jobs.db"
     with child("gated", path, backend) as process:
         assert line(process) == "working 1"
