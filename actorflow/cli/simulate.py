@@ -9,8 +9,10 @@ import os
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +28,7 @@ from actorflow.cli.printer import Printer, cell, grid
 from actorflow.testing.plans import Plan, described, of_one_holder, seeded
 from actorflow.testing.simulation import History
 from actorflow.testing.simulation import simulate as simulated
-from actorflow.testing.world import SqliteDisk
+from actorflow.testing.world import Disk, SqliteDisk
 
 CHUNK = 10  #: histories that a process lives through at a time
 FAILED_MAX = 20  #: after so many it is enough
@@ -46,10 +48,9 @@ class Kind:
 
     def history(self, plan: Plan) -> History:
         """What comes of it."""
-        if not self.sqlite:
-            return simulated(plan)
-        with tempfile.TemporaryDirectory(prefix="actorflow-simulate-") as folder:
-            return simulated(plan, disk=lambda: SqliteDisk(str(Path(folder) / "simulated.db")))
+        with _unlogged(), tempfile.TemporaryDirectory(prefix="actorflow-simulate-") as folder:
+            path = str(Path(folder) / "simulated.db")
+            return simulated(plan, disk=partial(SqliteDisk, path) if self.sqlite else Disk)
 
 
 @frozen
@@ -175,9 +176,20 @@ def _histories(first: int, total: int, deadline: float | None, jobs: int, kind: 
 
 def live(first: int, until: int, kind: Kind) -> list[Lived]:
     """Live through the histories of some seeds, in this process."""
-    logging.getLogger("actorflow").setLevel(logging.CRITICAL + 1)  # Faults are what this is about.
     found = (kind.history(kind.plan(seed)) for seed in range(first, until))
     return [Lived(each.plan.seed, each.hash, each.events, each.faults, each.failure, each.virtual_s) for each in found]
+
+
+@contextmanager
+def _unlogged() -> Generator[None]:
+    """Faults are what this is about: nobody wants to read of each."""
+    logger = logging.getLogger("actorflow")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _failure(lived: Lived, kind: Kind, *, shrink: bool) -> dict[str, Any]:

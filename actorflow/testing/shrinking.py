@@ -12,7 +12,7 @@ from actorflow.testing.plans import Plan, less_of, plan_of
 
 KEPT_OF = 31  #: of so many parts a first guess drops one: small enough to fail still, and Hypothesis drops what it can from there
 
-seeds = st.integers(0, 2**32 - 1)
+seeds: st.SearchStrategy[int] = st.integers(0, 2**32 - 1)
 
 
 @st.composite
