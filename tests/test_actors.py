@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from attrs import evolve, field
 
@@ -277,6 +278,31 @@ def test_a_turn_under_way_is_finished_after_a_restart_before_anything_else(backe
             assert await opened.at(AuditLog, "fetched").ask(Seen()) == [6, 408]
 
     virtual(backend, scenario)
+
+
+@both
+def test_who_asks_a_readonly_handler_again_and_again_starves_nobody(backend: Backend) -> None:
+    """P9."""
+
+    async def main() -> int:
+        async with runtime(Account) as opened:
+            ann = opened.at(Account, "ann")
+            await ann.ask(Deposit(5), key="d")
+            others = 0
+
+            async def other() -> None:
+                nonlocal others
+                while others < 10:
+                    await anyio.lowlevel.checkpoint()
+                    others += 1
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(other)
+                while others < 10:
+                    assert await ann.ask(Balance()) == 5
+            return others
+
+    assert virtual(backend, main) == 10
 
 
 @both

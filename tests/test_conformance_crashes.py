@@ -30,7 +30,7 @@ from actorflow.clock import Chance
 from actorflow.records import Commit, Consume, Run, SetCursor, SetView, Write
 from actorflow.stores.memory import MemoryStore
 from actorflow.stores.sqlite import SqliteStore
-from actorflow.testing.clock import Backend, LoopClock, run_virtual
+from actorflow.testing.clock import Backend, LoopClock, Ticks, run_virtual
 from actorflow.testing.faults import Fault
 from actorflow.testing.invariants import Rows, rows_of, violations
 from actorflow.testing.samples import Held, a_message, a_run, an_entry, waiting
@@ -720,3 +720,35 @@ def test_a_cancel_and_a_completion_at_one_moment_leave_one_end(backend: Backend)
     )
 
     assert {said.split()[0].rstrip("0123456789") for said in seen} == {"cancelled", "racing"}
+
+
+class Slow(Workflow[str]):
+    async def run(self) -> str:
+        return await takes("slow", 20.0)
+
+
+@both
+def test_a_suspect_that_stands_in_line_to_be_started_alone_can_be_paused_and_nobody_spins_meanwhile(backend: Backend) -> None:
+    """R15, rule 20: the verb waits for its turn."""
+    memory, ticks = MemoryStore(), Ticks()
+
+    async def begin(opened: Runtime) -> None:
+        for key in ("first", "second"):
+            await opened.start(Slow(), key=key)
+        await anyio.sleep(10_000)
+
+    async def pause(opened: Runtime) -> tuple[str, float]:
+        began, before = anyio.current_time(), ticks.count
+        await opened.run(Slow, "second").pause()
+        assert ticks.count - before < 500
+        return (await opened.run(Slow, "second").status()).status, anyio.current_time() - began
+
+    async def scenario() -> tuple[str, float]:
+        await life(memory, Slow, script=begin, cut_s=5.0)
+        await life(memory, Slow, script=idle, cut_s=5.0)
+        status: tuple[str, float] = await life(memory, Slow, script=pause)
+        return status
+
+    status, after_s = run_virtual(scenario, backend=backend, ticks=ticks)
+    assert status == "paused"
+    assert after_s == pytest.approx(20.0, abs=1.0)  # When the first one's step is done.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from actorflow.codec import check_size
 from actorflow.errors import (
@@ -81,6 +82,7 @@ class Door:
 
     async def _read(self, to: Address, type_: str, body: bytes) -> bytes:
         """Answer from the last durable state: nothing is written, and nobody is waited for."""
+        await anyio.lowlevel.checkpoint()  # Nothing else here need wait: who asks again and again must not starve the others.
         target = await self.accepting(to, ask=True)
         activation = self.host.by_address.get(to)
         if isinstance(activation, ActorActivation):

@@ -41,6 +41,7 @@ class Loading:
     _horizon: tuple[float, int] = field(default=(-math.inf, 0), init=False)  #: all rows up to here are known
     _loaded: dict[int, Signal] = field(factory=dict[int, Signal], init=False)  #: for who waits until it is loaded
     _suspects: anyio.Lock = field(factory=anyio.Lock, init=False)
+    _in_line: dict[int, Signal] = field(factory=dict[int, Signal], init=False)  #: runs that wait to be started alone
 
     def wake(self, run: int, envelope: Envelope | None = None) -> None:
         """Load that run soon; a message that arrived meanwhile is handed over then."""
@@ -61,13 +62,18 @@ class Loading:
             self._arrivals[run].append(envelope)
 
     async def load(self, run: int) -> None:
-        """Load that run now; on return it is in memory, or cannot be."""
+        """Load that run now; on return it is in memory, or cannot be, or stands in line to be started alone."""
         self.wake(run)
         if run in self._queue:  # Somebody waits for it: before those for whom nobody does.
             self._queue.remove(run)
             self._queue.appendleft(run)
         while run in self._arrivals:
             signal = self._loaded.setdefault(run, Signal(self.host.loop))
+            await signal.wait()
+
+    async def out_of_line(self, run: int) -> None:
+        """Wait until that run does not stand in line."""
+        if (signal := self._in_line.get(run)) is not None:
             await signal.wait()
 
     def expect(self, due: float, run: int) -> None:
@@ -136,21 +142,31 @@ class Loading:
             return
         static = self.host.cast.tree.holds(loaded.run.address)  # Those start one by one anyway.
         if SUSPECT_CRASHES <= loaded.run.crashes < self.host.limits.crashes_max and not static:
-            self.host.spawn(lambda: self._alone(run))
+            if run not in self._in_line:
+                self._in_line[run] = Signal(self.host.loop)
+                self.host.spawn(lambda: self._alone(run))
         else:
             self.enter(loaded, self._arrivals.get(run, []))
 
     async def _alone(self, run: int) -> None:
         """Start a run that has ended its process before, beside no other such run, until it has got further or waits."""
-        async with self._suspects:
-            loaded = await self.host.store.load(run)  # Anew: messages may have come while it stood in line.
-            if loaded is not None and run not in self.host.resident:
-                self.enter(loaded, [])
-            activation = self.host.resident.get(run)
-            if activation is not None and activation.status == "running" and activation.crashes:
-                activation.proven = Signal(self.host.loop)
-                with anyio.move_on_after(SUSPECT_ALONE_S):
-                    await activation.proven.wait()
+        try:
+            async with self._suspects:
+                loaded = await self.host.store.load(run)  # Anew: messages may have come while it stood in line.
+                if loaded is not None and run not in self.host.resident:
+                    self.enter(loaded, [])
+                self._leave_line(run)
+                activation = self.host.resident.get(run)
+                if activation is not None and activation.status == "running" and activation.crashes:
+                    activation.proven = Signal(self.host.loop)
+                    with anyio.move_on_after(SUSPECT_ALONE_S):
+                        await activation.proven.wait()
+        finally:
+            self._leave_line(run)
+
+    def _leave_line(self, run: int) -> None:
+        if (signal := self._in_line.pop(run, None)) is not None:
+            signal.set()
 
     def enter(self, loaded: Loaded, arrivals: list[Envelope], *, why: str | None = None) -> None:
         """Put a run into memory and let it go on; or cancel it, with *why*."""

@@ -240,6 +240,7 @@ class Operators:
             if host.committer.stopped is not None:
                 raise host.committer.stopped
             await host.loading.load(run.id)
+            await host.loading.out_of_line(run.id)
             if host.by_address.get(to) is None and (await self.run(to)).status == "paused":
                 raise InvalidState(verb, to, "paused", "")
 

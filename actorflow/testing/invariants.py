@@ -302,7 +302,7 @@ def _replay(rows: Rows, kind: Kind, resources: dict[str, Any] | None) -> Iterabl
             if (again_text := _text(encode_failure(error))) != (first := _text(run.outcome or b"")):
                 yield f"replay fails with {again_text!r}, live failed with {first!r}"
         case Broken(reason):
-            yield f"it {run.status}, and replay breaks: {reason}"
+            yield f"it {run.status}, and replay breaks with {type(reason).__name__}: {reason}"
         case end:
             yield f"it {run.status}, and replay comes to {end!r} and asks for {[str(asked) for asked in stretch.asks]}"
 
