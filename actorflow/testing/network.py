@@ -30,6 +30,7 @@ from actorflow.testing.world import LOOK_S, Node, World, Wrong, is_resumed
 Request = Callable[[Runtime], Awaitable[Any]]
 
 AGAIN_S = 0.5  #: until a client asks again
+DOUBLINGS = 16  #: of a second, until what was told has arrived: a clock may have been set back by hours
 PATIENCE_S = 20_000.0  #: how long it waits for an answer: a run may sleep for hours
 FOREVER = "1000d"  #: of an ask: one that expires was not handled, which the model knows nothing of
 
@@ -89,7 +90,7 @@ class Network:
         """All that was told arrives, and all timers fire: then the accounts hold what they must."""
         for account in sorted(expected.totals):
             total = None
-            for doublings in range(14):
+            for doublings in range(DOUBLINGS):
                 total = await self.call(f"total of {account}", partial(_total, account))
                 if total == expected.totals[account]:
                     break

@@ -79,6 +79,8 @@ async def _failure(world: World, seen: list[str]) -> str | None:
 
 
 async def _happen(world: World, seen: list[str]) -> None:
+    if not world.plan.clients:
+        return
     expected = Expected.of(world.plan.clients)
     async with anyio.create_task_group() as world.group:
         for task in (world.live, world.set_clock):
