@@ -227,8 +227,8 @@ def test_resources_are_what_the_test_gives() -> None:
 
 
 def test_which_class_is_meant_is_found_or_asked() -> None:
-    with pytest.raises(BadDefinition, match="no class of kind 'Nothing' is loaded: import its module"):
-        assert_replays(Journal(kind="Nothing", key="", status="waiting", round=0, seed=1, fields=b"{}", outcome=None))
+    with pytest.raises(BadDefinition, match="no class of kind 'NobodyHasThis' is loaded: import its module"):
+        assert_replays(Journal(kind="NobodyHasThis", key="", status="waiting", round=0, seed=1, fields=b"{}", outcome=None))
     with pytest.raises(BadDefinition, match="several classes of kind 'Survey' are loaded"):
         assert_replays(Journal(kind="Survey", key="", status="waiting", round=0, seed=1, fields=b"{}", outcome=None))
     with pytest.raises(BadDefinition, match="no journal as `actorflow capture` writes it"):

@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-from actorflow.testing import survival, verdict
+from actorflow.testing import plugin, survival, verdict
 
 LOADED = (survival, verdict)
 """Pytester forgets what was imported while it ran; what is imported here stays."""
@@ -102,8 +102,9 @@ def written(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 def run(pytester: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
     """Run that test file with the plugin."""
     pytester.makepyfile(test_shop=f"from shop import *\n{dedent(test)}")
-    plugin = ("-p", "no:actorflow", "-p", "actorflow.testing.plugin", "-p", "no:cacheprovider")
-    return pytester.runpytest_inprocess(*plugin, "-W", "error", *options)
+    # The module itself, not its name: pytest would warn that it is loaded already, as it is where the doctests were collected.
+    known = ("-p", "no:actorflow", "-p", "no:cacheprovider", "-W", "error")
+    return pytester.runpytest_inprocess(*known, *options, plugins=[plugin])
 
 
 def passes(pytester: pytest.Pytester, test: str, *options: str, passed: int = 1) -> pytest.RunResult:
