@@ -33,6 +33,7 @@ from actorflow.errors import AskExpired, CallCycle, HandlerTimeout
 from actorflow.records import Commit, Consume, Refusal
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend
+from actorflow.testing.faults import Fault, FaultStore
 from tests.harness import both, runtime, virtual
 
 seen: list[Any] = []
@@ -298,11 +299,34 @@ def test_who_asks_a_readonly_handler_again_and_again_starves_nobody(backend: Bac
 
             async with anyio.create_task_group() as group:
                 group.start_soon(other)
-                while others < 10:
+                for _ in range(50):
                     assert await ann.ask(Balance()) == 5
-            return others
+                meanwhile = others
+            return meanwhile
 
     assert virtual(backend, main) == 10
+
+
+@both
+def test_an_ask_that_meets_an_actor_which_is_being_paused_is_told_why_once_that_is_durable(backend: Backend) -> None:
+    """P4."""
+
+    async def main() -> None:
+        memory = MemoryStore()
+        store = FaultStore(memory)
+        async with runtime(Account, store=store) as opened:
+            ann = opened.at(Account, "ann")
+            await ann.ask(Deposit(5), key="d")
+            store.faults = [Fault(store.commits + 1, "delay", 10.0)]
+            async with anyio.create_task_group() as group:
+                group.start_soon(ann.pause)
+                await anyio.sleep(1)
+                with pytest.raises(ActorPaused, match="operator") as caught:
+                    await ann.ask(Deposit(6), within="1m")
+            assert (caught.value.reason, memory._memory.runs[1].status) == ("operator", "paused")
+            assert "an operator paused it" in str(caught.value.report)
+
+    virtual(backend, main)
 
 
 @both
