@@ -15,6 +15,9 @@ from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend, LoopClock, run_virtual
 from actorflow.testing.faults import Fault, FaultStore, PowerCut
 
+did: list[Any] = []  #: what steps and handlers did, in order; each test begins with none
+world: dict[str, Any] = {}  #: what they find outside; likewise
+
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 

@@ -23,16 +23,7 @@ from actorflow import (
 )
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend
-from tests.harness import Log, Note, Read, both, runtime, virtual
-
-did: list[Any] = []
-world: dict[str, Any] = {}
-
-
-@pytest.fixture(autouse=True)
-def _anew() -> None:
-    did.clear()
-    world.clear()
+from tests.harness import Log, Note, Read, both, did, runtime, virtual, world
 
 
 @step

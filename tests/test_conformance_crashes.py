@@ -34,16 +34,7 @@ from actorflow.testing.clock import Backend, LoopClock, Ticks, run_virtual
 from actorflow.testing.faults import Fault
 from actorflow.testing.invariants import Rows, rows_of, violations
 from actorflow.testing.samples import Held, a_message, a_run, an_entry, waiting
-from tests.harness import Log, Note, Read, because, both, life, runtime, virtual
-
-did: list[Any] = []  #: what steps and handlers did, in order
-world: dict[str, Any] = {}
-
-
-@pytest.fixture(autouse=True)
-def _anew() -> None:
-    did.clear()
-    world.clear()
+from tests.harness import Log, Note, Read, because, both, did, life, runtime, virtual
 
 
 async def rows(memory: MemoryStore) -> dict[str, Rows]:

@@ -30,14 +30,7 @@ from actorflow import (
 )
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend
-from tests.harness import Log, Note, Read, both, life, runtime, virtual
-
-did: list[Any] = []
-
-
-@pytest.fixture(autouse=True)
-def _anew() -> None:
-    did.clear()
+from tests.harness import Log, Note, Read, both, did, life, runtime, virtual
 
 
 class Item(Message[None]):

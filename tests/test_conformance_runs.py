@@ -35,16 +35,7 @@ from actorflow.errors import RunPruned
 from actorflow.records import Address
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend
-from tests.harness import because, both, life, runtime, virtual
-
-did: list[Any] = []  #: what steps did, in order
-world: dict[str, Any] = {}
-
-
-@pytest.fixture(autouse=True)
-def _anew() -> None:
-    did.clear()
-    world.clear()
+from tests.harness import because, both, did, life, runtime, virtual, world
 
 
 @step
