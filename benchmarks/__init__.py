@@ -1,1 +1,1 @@
-"""Benchmarks: one workload, one file. `python -m benchmarks --help`."""
+"""Benchmarks beside the peers: one workload, one file. `python -m benchmarks --help`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: steps per second, beside the bare ceiling and, if asked, DBOS; pair by pair in one run.
+"""`python -m benchmarks`: actorflow beside the bare ceiling and its peers, pair by pair in one run.
 
 Machines are noisy: only the ratios of runs that were taken in turn mean something, and even their medians move.
 """
@@ -6,105 +6,119 @@ Machines are noisy: only the ratios of runs that were taken in turn mean somethi
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import sqlite3
-import statistics
-import subprocess
 import sys
-import tempfile
-from concurrent.futures import Executor, ProcessPoolExecutor
-from multiprocessing import get_context
+import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-import actorflow
-from benchmarks import bare, steps
+from benchmarks import machine, suite
+from benchmarks.peers import install
+from benchmarks.results import Results, goals, table, workloads
+from benchmarks.suite import OURS, ROOT, Contender, Workload
 
-WORKLOADS = {"W1": (1, 1_000), "W2": (2_000, 5)}
-"""Name: how many workflows, of how many steps each."""
-
-
-def pair(pool: Executor, runs: int, length: int, durability: str) -> tuple[float, float]:
-    """Steps per second of the bare loop and of actorflow, one after the other, each in a process of its own: neither finds the
-    heap, or the warm caches, of the other."""
-    with tempfile.TemporaryDirectory() as folder:
-        ceiling = pool.submit(bare.alone, f"{folder}/bare.db", runs, length, durability).result()
-        ours = pool.submit(steps.alone, f"sqlite:///{folder}/actorflow.db", runs, length, durability).result()
-    return runs * length / ceiling, runs * length / ours
+OUT = ROOT / "out" / "benchmarks"
 
 
-def dbos(python: str, runs: int, length: int) -> float:
-    """Steps per second of DBOS on SQLite as it ships, in the environment of that interpreter."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [python, str(Path(__file__).with_name("peer_dbos.py")), f"{folder}/dbos.db", str(runs), str(length)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(done.stdout.split()[-1])
+def listed(text: str) -> set[str]:
+    """The words between commas."""
+    return {word.strip() for word in text.split(",") if word.strip()}
 
 
-def machine() -> dict[str, str]:
-    """What the figures belong to."""
-    return {
-        "cpus": str(os.cpu_count()),
-        "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
-        "version": actorflow.__version__,
-        "load": f"{os.getloadavg()[0]:.1f}",
-    }
-
-
-def measure(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """One row a workload."""
-    rows: list[dict[str, object]] = []
-    repeats = 2 if arguments.quick else arguments.repeats
-    alone = ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1)
-    with alone as pool, Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=len(WORKLOADS) * repeats)
-        for name, (runs, length) in WORKLOADS.items():
-            pairs = []
-            for _ in range(repeats):
-                pairs.append(pair(pool, runs, length, arguments.durability))
-                progress.advance(task)
-            ratios = sorted(ours / ceiling for ceiling, ours in pairs)
-            row: dict[str, object] = {
-                "workload": name,
-                "durability": arguments.durability,
-                "bare": round(statistics.median(ceiling for ceiling, _ in pairs)),
-                "actorflow": round(statistics.median(ours for _, ours in pairs)),
-                "ratio": round(statistics.median(ratios), 2),
-                "spread": f"{ratios[0]:.2f} to {ratios[-1]:.2f}",
-            }
-            if arguments.dbos:
-                row["dbos"] = round(dbos(arguments.dbos, min(runs, 200), min(length, 200)))
-            rows.append(row)
-    return rows
-
-
-def main() -> None:
-    """Measure, and print a table or JSON lines."""
+def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two repeats instead of five")
-    parser.add_argument("--repeats", type=int, default=5, help="pairs per workload")
-    parser.add_argument("--durability", choices=("full", "normal"), default="full")
-    parser.add_argument("--dbos", metavar="PYTHON", help="an interpreter that has `dbos` installed: measure it, too")
-    parser.add_argument("--json", action="store_true", help="JSON lines on standard output")
-    arguments = parser.parse_args()
-    rows = measure(arguments)
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, one round: under 2 minutes")
+    parser.add_argument("--only", type=listed, metavar="W1,W2", help="these workloads")
+    parser.add_argument(
+        "--against", type=listed, metavar="bare,dbos", help="these contenders, beside actorflow; an empty text: none"
+    )
+    parser.add_argument("--repeats", type=int, help="rounds of each workload")
+    parser.add_argument("--json", action="store_true", help="JSON lines on standard output, instead of tables")
+    parser.add_argument("--out", type=Path, default=OUT, help="where results.jsonl is put (default: out/benchmarks)")
+    parser.add_argument("--list", action="store_true", help="list the workloads and their contenders, and measure nothing")
+    parser.add_argument("--install-peers", action="store_true", help="install the peers into .venv-peers, and measure nothing")
+    return parser.parse_args()
+
+
+Planned = tuple[Workload, Contender, int]
+
+
+def plan(arguments: argparse.Namespace, chosen: list[Workload]) -> list[Planned]:
+    """Who is run, in order."""
+    only = None if arguments.against is None else arguments.against | {OURS}
+    return [
+        (workload, contender, repeat)
+        for workload in chosen
+        for contender, repeat in suite.rounds(workload, quick=arguments.quick, repeats=arguments.repeats, only=only)
+    ]
+
+
+def measure(planned: list[Planned], *, quick: bool, results: Results, file: Path) -> None:
+    """Run them all; each sample is on disk before the next is taken."""
+    own, theirs = Path(sys.executable), install.python()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress, file.open("w", encoding="utf-8") as out:
+        out.writelines(f"{line}\n" for line in results.lines())
+        task = progress.add_task("measuring", total=len(planned))
+        for workload, contender, repeat in planned:
+            progress.update(task, description=f"{workload.id} {contender.name}")
+            sizes = workload.quick if quick else workload.full
+            sample = suite.run(workload, contender, sizes, repeat, theirs if contender.peer else own)
+            results.samples.append(sample)
+            out.write(sample.line() + "\n")
+            out.flush()
+            progress.advance(task)
+
+
+def show(chosen: list[Workload], results: Results) -> None:
+    """The tables, and what became of the goals."""
+    console = Console()
+    verdicts = Table(title="goals", title_justify="left")
+    for name in ("goal", "reached", "verdict"):
+        verdicts.add_column(name)
+    for workload in chosen:
+        console.print(table(workload, results))
+        for row in goals(workload, results):
+            verdicts.add_row(*row)
+    console.print(verdicts)
+    told = ", ".join(f"{name} {value}" for name, value in results.machine.items() if not isinstance(value, dict))
+    console.print(told, style="dim")
+
+
+def main() -> int:
+    """Measure, and print tables or JSON lines."""
+    arguments = parse()
+    if arguments.install_peers:
+        install.install()
+        return 0
+    every = workloads()
+    unknown = (arguments.only or set()) - {workload.id for workload in every}
+    if unknown:
+        sys.stderr.write(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(w.id for w in every)}\n")
+        return 2
+    chosen = [workload for workload in every if arguments.only is None or workload.id in arguments.only]
+    if arguments.list:
+        for workload in chosen:
+            sys.stdout.write(f"{workload.id}  {workload.title}: {', '.join(c.name for c in workload.contenders)}\n")
+        return 0
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    file = arguments.out / "results.jsonl"
+    begun = time.monotonic()
+    results = Results({**machine.describe(), "quick": arguments.quick}, [])
+    measure(plan(arguments, chosen), quick=arguments.quick, results=results, file=file)
+    results.machine["taken_s"] = round(time.monotonic() - begun)
+    file.write_text("".join(f"{line}\n" for line in results.lines()), "utf-8")
     if arguments.json:
-        for row in rows:
-            sys.stdout.write(json.dumps({**row, **machine()}) + "\n")
-        return
-    table = Table(title="steps per second, medians", caption=", ".join(f"{name} {value}" for name, value in machine().items()))
-    for column in rows[0]:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
+        sys.stdout.writelines(f"{line}\n" for line in results.lines())
+    else:
+        show(chosen, results)
+        sys.stderr.write(f"all samples: {file}\n")
+    failed = [sample for sample in results.samples if sample.error and sample.contender == OURS]
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

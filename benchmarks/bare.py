@@ -15,6 +15,8 @@ from typing import Any
 
 import aiosqlite
 
+from benchmarks.suite import Watch
+
 RUN = """insert into run(id, kind, key, actor,
 status, round, crashes, seed, wake_at, detached, created_at, updated_at, input, input_crc)
 values (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -61,8 +63,8 @@ class Bare:
                     future.set_result(None)
 
 
-async def run(path: str, runs: int, steps: int, *, durability: str) -> float:
-    """Seconds for so many workflows of so many steps, all at a time."""
+async def run(path: str, runs: int, steps: int, *, durability: str) -> tuple[float, float]:
+    """Seconds, and seconds of the processors, for so many workflows of so many steps, all at a time."""
     async with aiosqlite.connect(path, isolation_level=None) as db:
         await db.execute("pragma journal_mode=wal")
         await db.execute(f"pragma synchronous={durability}")
@@ -84,13 +86,8 @@ async def run(path: str, runs: int, steps: int, *, durability: str) -> float:
             bare.ends.append(("completed", at, b"5", 1, at, number))
             await bare.durable()
 
-        begun = time.perf_counter()
+        watch = Watch()
         await asyncio.gather(*(workflow(number) for number in range(1, runs + 1)))
-        taken = time.perf_counter() - begun
+        taken = watch.s(), watch.cpu_s()
         writer.cancel()
         return taken
-
-
-def alone(path: str, runs: int, steps: int, durability: str) -> float:
-    """The same, in an event loop of its own."""
-    return asyncio.run(run(path, runs, steps, durability=durability))

@@ -1,13 +1,15 @@
-"""W1 and W2: sequential steps of one workflow, and many short workflows at a time."""
+"""Workflows of trivial steps, on actorflow and in a bare loop: what W1 and W2 run."""
 
 from __future__ import annotations
 
 import asyncio
-import time
+from pathlib import Path
 
 import anyio
 
 from actorflow import Runtime, Workflow, step
+from benchmarks import bare
+from benchmarks.suite import BARE, OURS, Body, Measured, Sizes, Watch, rss_mb
 
 
 @step
@@ -28,23 +30,55 @@ class Line(Workflow[int]):
         return value
 
 
-async def run(url: str, runs: int, steps: int, *, durability: str, clients: int = 2_000) -> float:
-    """Seconds for so many workflows of so many steps, with so many clients at a time."""
+async def run(url: str, runs: int, steps: int, *, durability: str = "full") -> tuple[float, float]:
+    """Seconds, and seconds of the processors, for so many workflows of so many steps, all at a time."""
     async with Runtime(url, actors=[Line], durability=durability) as runtime:  # type: ignore[arg-type]
-        numbers = iter(range(runs))
 
-        async def client() -> None:
-            for number in numbers:
-                started = await runtime.start(Line(steps), key=str(number))
-                assert await started.result() == steps
+        async def client(number: int) -> None:
+            started = await runtime.start(Line(steps), key=str(number))
+            assert await started.result() == steps
 
-        begun = time.perf_counter()
+        watch = Watch()
         async with anyio.create_task_group() as group:
-            for _ in range(min(clients, runs)):
-                group.start_soon(client)
-        return time.perf_counter() - begun
+            for number in range(runs):
+                group.start_soon(client, number)
+        return watch.s(), watch.cpu_s()
 
 
-def alone(url: str, runs: int, steps: int, durability: str) -> float:
-    """The same, in an event loop of its own."""
-    return asyncio.run(run(url, runs, steps, durability=durability))
+def measured(steps: float, taken_s: float, cpu_s: float) -> Measured:
+    """What is told of so many steps in that time."""
+    return {"steps_per_s": steps / taken_s, "cpu_us_per_step": cpu_s / steps * 1e6, "rss_mb": rss_mb()}
+
+
+def actorflow(folder: Path, sizes: Sizes) -> Measured:
+    """Full durability."""
+    runs, steps = int(sizes["runs"]), int(sizes["steps"])
+    return measured(runs * steps, *asyncio.run(run(f"sqlite:///{folder}/a.db", runs, steps)))
+
+
+def actorflow_normal(folder: Path, sizes: Sizes) -> Measured:
+    """What a power cut may take the end of."""
+    runs, steps = int(sizes["runs"]), int(sizes["steps"])
+    return measured(runs * steps, *asyncio.run(run(f"sqlite:///{folder}/a.db", runs, steps, durability="normal")))
+
+
+def actorflow_uvloop(folder: Path, sizes: Sizes) -> Measured:
+    """Full durability, on another event loop."""
+    import uvloop  # noqa: PLC0415  (an extra)
+
+    runs, steps = int(sizes["runs"]), int(sizes["steps"])
+    return measured(runs * steps, *uvloop.run(run(f"sqlite:///{folder}/a.db", runs, steps)))
+
+
+def ceiling(folder: Path, sizes: Sizes) -> Measured:
+    """The bare loop."""
+    runs, steps = int(sizes["runs"]), int(sizes["steps"])
+    return measured(runs * steps, *asyncio.run(bare.run(f"{folder}/bare.db", runs, steps, durability="full")))
+
+
+BODIES: dict[str, Body] = {
+    OURS: actorflow,
+    BARE: ceiling,
+    "actorflow, normal": actorflow_normal,
+    "actorflow, uvloop": actorflow_uvloop,
+}
