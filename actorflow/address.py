@@ -167,7 +167,7 @@ class Address(Generic[A_co]):
             return cast("T", await Ask(self._at, type_, body, within_s, returns))
         if key is not None:
             self._check_key(key)
-        answer = await self._outside("ask").ask(self._at, type=type_, body=body, key=key or _fresh_key(), within_s=within_s)
+        answer = await self._outside("ask").ask(self._at, type=type_, body=body, key=key, within_s=within_s)
         return cast("T", coder(returns).decode(answer, f"reply of {self}"))
 
     def _check_key(self, key: str) -> None:
@@ -217,12 +217,6 @@ class Address(Generic[A_co]):
             BadDefinition: Its class has fields without defaults.
         """
         await self._outside("reset").reset(self._at)
-
-
-def _fresh_key() -> str:
-    import uuid  # noqa: PLC0415  (only calls from outside need it)
-
-    return f"ask-{uuid.uuid4().hex}"
 
 
 class Run(Address[W_co]):

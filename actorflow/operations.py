@@ -172,8 +172,8 @@ class Operations(Protocol):
         """Accept a message."""
         ...
 
-    async def ask(self, to: Address, *, type: str, body: bytes, key: str, within_s: float) -> bytes:
-        """Accept a message and wait for its reply, which is durable."""
+    async def ask(self, to: Address, *, type: str, body: bytes, key: str | None, within_s: float) -> bytes:
+        """Accept a message and wait for its reply, which is durable. Without a key it may be accepted with its reply only."""
         ...
 
     async def result(self, to: Address, *, wait_paused: bool) -> bytes:

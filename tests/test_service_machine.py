@@ -103,9 +103,9 @@ class Service(RuleBasedStateMachine):
     def launch(self, dice: Random) -> None:
         self.begin_act(lambda key: Launch(key, random_program(dice)))
 
-    @rule(account=accounts, n=st.integers(1, 9), ask=st.booleans())
-    def deposit(self, account: str, n: int, ask: bool) -> None:
-        self.begin_act(lambda key: Deposit(key, account, n, ask))
+    @rule(account=accounts, n=st.integers(1, 9), ask=st.booleans(), keyed=st.booleans())
+    def deposit(self, account: str, n: int, ask: bool, keyed: bool) -> None:
+        self.begin_act(lambda key: Deposit(key, account, n, ask, keyed or not ask))
 
     @rule(account=accounts)
     def explode(self, account: str) -> None:

@@ -13,7 +13,8 @@ from actorflow.records import EVERY, TIMER, Envelope
 
 def is_bound(envelope: Envelope) -> bool:
     """True for messages of users: not the system's, and not what the actor's own timers will send."""
-    return not envelope.type.startswith("~") and not envelope.sender.startswith((TIMER, EVERY))
+    sender = envelope.sender
+    return envelope.type[:1] != "~" and not (sender and sender.startswith((TIMER, EVERY)))
 
 
 def depth(envelopes: Iterable[Envelope]) -> int:

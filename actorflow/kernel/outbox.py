@@ -103,4 +103,4 @@ class Outbox:
 
     def stashed(self) -> bool:
         """True if the message itself was stashed."""
-        return any(type(effect) is Stash and effect.message == self.message for effect in self.effects)
+        return bool(self.effects) and any(type(effect) is Stash and effect.message == self.message for effect in self.effects)

@@ -109,8 +109,8 @@ class Client(Front):
     # --- calls ----------------------------------------------------------------------------------------------------------
 
     async def _call(self, act: Act, values: dict[str, Any]) -> Any:
-        if act.name == "tell" and values.get("key") is None:
-            values["key"] = f"tell-{uuid.uuid4().hex}"
+        if act.name in ("tell", "ask") and values.get("key") is None:
+            values["key"] = f"{act.name}-{uuid.uuid4().hex}"
         if act.name != "ask":
             return await self._until_done(act, values)
         within_s = values["within_s"]

@@ -23,8 +23,9 @@ from actorflow.kernel.mailbox import depth
 from actorflow.message import resolve
 from actorflow.records import ENDED, Address, Duplicate, Envelope, Rejected, Run, Taken, Write
 from actorflow.runtime import reports, room
+from actorflow.runtime.direct import AGAIN
 from actorflow.runtime.handling import ActorActivation
-from actorflow.runtime.mail import Waiter
+from actorflow.runtime.mail import LATE, Waiter
 from actorflow.runtime.queueing import Queues
 from actorflow.runtime.reading import read
 
@@ -40,6 +41,7 @@ class Door:
     def __init__(self, operators: Operators) -> None:
         self.operators: Operators = operators
         self.host: Host = operators.host
+        self._asked = 0  #: without a key
         self._queues = Queues(operators.host.loop, operators.host.limits.accepted_at_once_max)
 
     async def tell(self, to: Address, type_: str, body: bytes, *, key: str | None, after_s: float | None) -> None:
@@ -52,14 +54,24 @@ class Door:
         due_at = None if after_s is None else self.host.clock.wall() + after_s
         await self._send(to, type_, body, key, due_at=due_at)
 
-    async def ask(self, to: Address, type_: str, body: bytes, *, key: str, within_s: float) -> bytes:
+    async def ask(self, to: Address, type_: str, body: bytes, *, key: str | None, within_s: float) -> bytes:
         """Its answer, which is durable."""
         host = self.host
         handler = self._check(to, type_, body)
         if host.cast.in_memory(to):
             return await host.cast.memory.ask_encoded(to, type_, body, within_s)
+        left_s = within_s
+        if key is None:
+            self._asked += 1
+            # The fence tells this holder of the store from all others.
+            key, until = f"~ask/{host.lease.fence}/{self._asked}", host.clock.monotonic() + within_s
+            if handler is not None and not handler.readonly:
+                answered = await self._directly(to, type_, body, key, within_s)
+                if answered is not None:
+                    return self._answer(answered)
+                left_s = until - host.clock.monotonic()
         waiter = Waiter(host.loop)
-        with anyio.move_on_after(within_s):
+        with anyio.move_on_after(left_s):
             if handler is not None and handler.readonly:
                 return await self._read(to, type_, body)
             envelope = await self._send(to, type_, body, key, expires_at=host.clock.wall() + within_s, waiter=waiter)
@@ -73,12 +85,39 @@ class Door:
                 if now is not None and now.state == "dead":
                     raise RunEnded(to, "ended")
             await waiter
-            if waiter.status == "ok":
-                return waiter.payload
-            if waiter.status == "failed":
-                raise decode_failure(waiter.payload)
-            raise host.committer.stopped or StoreStopped("the runtime is shutting down")
+            return self._answer(waiter)
         raise AskTimeout(to, within_s)
+
+    def _answer(self, waiter: Waiter) -> bytes:
+        if waiter.status == "ok":
+            return waiter.payload
+        if waiter.status == "failed":
+            raise decode_failure(waiter.payload)
+        raise self.host.committer.stopped or StoreStopped("the runtime is shutting down")
+
+    async def _directly(self, to: Address, type_: str, body: bytes, key: str, within_s: float) -> Waiter | None:
+        """Ask an actor that is free, in one commit; None if it is not, or is gone: nothing came of it.
+
+        Raises:
+            AskTimeout: What came of it is unknown.
+        """
+        host, actor = self.host, self.host.by_address.get(to)
+        if not isinstance(actor, ActorActivation) or host.closing or room.is_full(host, actor.run):
+            return None
+        if not (actor.may_begin and actor.proved):  # Its first message may end the process: that is counted.
+            return None
+        waiter = Waiter(host.loop)
+        envelope = host.envelope(actor.run.id, type_, body, sender="", key=key, expires_at=host.clock.wall() + within_s)
+        host.replies[envelope.id] = [waiter]
+        late = host.deadlines.after(within_s, waiter.late)
+        try:
+            host.direct.take(actor, envelope)
+            await waiter
+        finally:
+            late.cancel()
+        if waiter.status == LATE:
+            raise AskTimeout(to, within_s)
+        return None if waiter.status == AGAIN else waiter
 
     async def _read(self, to: Address, type_: str, body: bytes) -> bytes:
         """Answer from the last durable state: nothing is written, and nobody is waited for."""
@@ -101,7 +140,8 @@ class Door:
             UnknownMessage, TooLarge: Refused; nothing was stored.
         """
         host = self.host
-        check_size(body, f"message to {to}", host.limits.payload_bytes_max)
+        if len(body) > host.limits.payload_bytes_max:
+            check_size(body, f"message to {to}", host.limits.payload_bytes_max)
         if type_.startswith("~"):
             raise UnknownMessage(f"{type_} is a message of the system; it cannot be sent to {to}.")
         kind = host.kinds.get(to.kind)

@@ -29,6 +29,8 @@ log: logging.Logger = logging.getLogger("actorflow")
 
 def every_s(envelope: Envelope) -> float | None:
     """The interval of a timer's message; 0 if it fires once; None if it is no timer's."""
+    if not envelope.sender:  # A client's.
+        return None
     if envelope.sender.startswith(EVERY):
         return float(envelope.sender.split("/", 2)[1])
     return 0.0 if envelope.sender.startswith(TIMER) else None
@@ -199,7 +201,7 @@ class Effects:
                 case CancelTimer(name):
                     self._cancel(name, writes)
                 case Unstash():
-                    self._activation.unstash()
+                    self._activation.stashed.clear()
                 case Watch(whom):
                     self._watch(whom, writes)
                 case Leave():

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actorflow.errors import ActorflowError, AskExpired, HandlerTimeout, MailboxFull, StoreError, UnknownMessage
-from actorflow.kernel.mailbox import depth
 from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import Again, Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
@@ -151,6 +150,7 @@ class ActorActivation(Keeping):
         for timer in (self._retry, self._late):
             if timer is not None:
                 timer.cancel()
+        self.host.direct.dropped(self.mailbox.waiting)
         super().drop()
 
     @property
@@ -160,10 +160,12 @@ class ActorActivation(Keeping):
     @property
     def between_turns(self) -> bool:
         """True if no turn is open, nothing is on its way to the store, and it may begin the next one."""
-        return self.handling is None and not self.inflight and not self.blocked and self.stopping is None and self.started
+        return not self.inflight and self.may_begin
 
-    def droppable(self) -> Envelope | None:
-        return next((e for e in self.mailbox.waiting.values() if e.id != self.busy and depth((e,))), None)
+    @property
+    def may_begin(self) -> bool:
+        """True if it begins the next turn as soon as its last commit is durable."""
+        return self.handling is None and not self.blocked and self.stopping is None and self.started
 
     # --- messages -------------------------------------------------------------------------------------------------------
 
@@ -273,6 +275,7 @@ class ActorActivation(Keeping):
         self.durable_bytes()
         self.write_state(writes)
         if not resumed:
+            self.host.direct.write(turn.envelope, writes)
             opened = self.log("turn", name=turn.name)
             writes.append(opened._replace(input=b"%d" % turn.number))
         if turn.handler is not None:
@@ -330,9 +333,6 @@ class ActorActivation(Keeping):
                 self.serve()
 
         self._retry = self.host.deadlines.after(delay_s, again)
-
-    def unstash(self) -> None:
-        self.stashed.clear()
 
     # --- commits --------------------------------------------------------------------------------------------------------
 

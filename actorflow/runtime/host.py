@@ -38,6 +38,7 @@ from actorflow.resources import Resources
 from actorflow.runtime import reports
 from actorflow.runtime.activation import Activation
 from actorflow.runtime.cast import Cast
+from actorflow.runtime.direct import Direct
 from actorflow.runtime.ending import Ending
 from actorflow.runtime.loading import Loading
 from actorflow.runtime.loops import Loop, Signal
@@ -84,7 +85,8 @@ class Host:
         self.chance: Chance = chance
         self.loop: Loop = loop
         self.group: TaskGroup = group
-        self.committer: Committer = Committer(store, lease.fence, limits.batch_max, self.on_stop)
+        self.direct: Direct = Direct(self)
+        self.committer: Committer = Committer(store, lease.fence, limits.batch_max, self.on_stop, self.direct.serve)
         self.timers: Timers = Timers(clock.wall, loop, getattr(clock, "recheck_s", 1.0))
         self.deadlines: Timers = Timers(clock.monotonic, loop, math.inf)
         self.workers: Workers = Workers(group, loop)
@@ -284,6 +286,7 @@ class Host:
 
     def answered(self, message: int, answer: bytes) -> None:
         """Tell the clients that wait for the answer to that message; it is durable."""
+        self.direct.durable(message)
         for waiter in self.replies.pop(message, ()):
             waiter.status, waiter.payload = split_answer(answer)
             waiter.set()

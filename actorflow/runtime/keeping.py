@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actorflow.kernel.mailbox import is_bound
 from actorflow.kind import Kind
-from actorflow.records import Loaded, SetRound, Write
+from actorflow.records import Envelope, Loaded, SetRound, Write
 from actorflow.runtime.activation import Activation
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class Keeping(Activation):
     @property
     def fields_bytes(self) -> bytes:
         return self.state_bytes
+
+    def droppable(self) -> Envelope | None:
+        return next((e for e in self.mailbox.waiting.values() if e.id != self.busy and is_bound(e)), None)
 
     def durable_bytes(self) -> bytes:
         """The fields as they are known to be durable."""

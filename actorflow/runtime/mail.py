@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from actorflow.runtime.host import Host
 
 
+LATE = "late"
+
+
 class Waiter(Signal):
     """Somebody outside who waits for the end of a run, or for an answer."""
 
@@ -25,6 +28,12 @@ class Waiter(Signal):
         super().__init__(loop)
         self.status: str = ""
         self.payload: bytes = b""
+
+    def late(self) -> None:
+        """Its time is over."""
+        if not self.is_set:
+            self.status = LATE
+            self.set()
 
 
 class Handed(Signal):
@@ -64,15 +73,20 @@ class Mail:
         """The commit is durable, or nothing of it was written."""
         if refusal is not None:
             for envelope in self.envelopes:
-                self.host.reserve(envelope, -1)
+                if not self.host.direct.holds(envelope.id):
+                    self.host.reserve(envelope, -1)
             for answer in self.answers:
                 room.keep(self.host, answer.id)
+                self.host.direct.again(answer.id)
             return
         for run in self.runs:  # At once: whoever writes to it from here on finds it in memory, and nobody loads it, too.
             self.host.loading.enter(Loaded(run=run), [])
         for envelope in self.envelopes:
-            self.host.reserve(envelope, -1)
-            self.host.arrived(envelope)
+            if self.host.direct.holds(envelope.id):
+                self.host.direct.durable(envelope.id)
+            else:
+                self.host.reserve(envelope, -1)
+                self.host.arrived(envelope)
         for answer in self.answers:
             self.host.answered(answer.id, answer.answer or b"null")
         if self.host.cast.dropping:
@@ -94,7 +108,8 @@ def mail_of(host: Host, writes: Sequence[Write]) -> Mail | None:
                 forks.add(write.run)
         elif isinstance(write, Envelope):
             if write.state == "pending":  # Not one that is a dead letter from the start.
-                host.reserve(write, 1)
+                if not host.direct.holds(write.id):
+                    host.reserve(write, 1)
                 mail.envelopes += (write,)
         elif isinstance(write, Consume | SetDead):
             if write.answer is not None:

@@ -148,7 +148,7 @@ class Operators:
     async def tell(self, to: Address, *, type: str, body: bytes, key: str | None, after_s: float | None) -> None:
         await self.door.tell(to, type, body, key=key, after_s=after_s)
 
-    async def ask(self, to: Address, *, type: str, body: bytes, key: str, within_s: float) -> bytes:
+    async def ask(self, to: Address, *, type: str, body: bytes, key: str | None, within_s: float) -> bytes:
         return await self.door.ask(to, type, body, key=key, within_s=within_s)
 
     # --- waiting and looking --------------------------------------------------------------------------------------------

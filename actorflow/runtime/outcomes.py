@@ -18,9 +18,9 @@ from actorflow.errors import ActorflowError, BadDefinition
 from actorflow.failures import failed_answer, in_words
 from actorflow.kernel.outbox import Effect
 from actorflow.kernel.requests import Again, Broken, Closing, Finished, Stretch
-from actorflow.message import Message, decode_message, resolve
+from actorflow.message import Message, decode_message
 from actorflow.policies.handling import Answer, TryAgain, after_failure
-from actorflow.records import Consume, Entry, EntryStatus, Envelope, Event, SetDead, Write
+from actorflow.records import Consume, Entry, EntryStatus, Envelope, Event, SetDead, Write, made
 from actorflow.runtime import reports
 from actorflow.runtime.reading import READS
 from actorflow.runtime.sending import notice
@@ -85,12 +85,14 @@ def _finished(actor: ActorActivation, turn: Handling, value: Any, writes: list[W
     assert box is not None
     reply: bytes | None = None
     try:
-        state = actor.host.checked(actor.fields.view(), f"state of {actor}")
+        state = actor.fields.view()
+        if len(state) > actor.host.limits.payload_bytes_max:
+            actor.host.checked(state, f"state of {actor}")
         if turn.handler is not None and turn.handler.readonly and (turn.entries or box.effects or state != actor.state_bytes):
             raise BadDefinition(READS.format(f"{actor.kind.name}.{turn.handler.name}"))
         if turn.handler is not None and envelope is not None and not box.stashed():
-            what = f"reply of {actor} to {envelope.type}"
-            reply = actor.host.checked(turn.handler.reply(type_of(envelope)).encode(value, what), what)
+            what = f"reply of {actor.kind.name}.{turn.handler.name}"
+            reply = actor.host.checked(turn.handler.reply(type(box.handled)).encode(value, what), what)
     except ActorflowError as error:
         return failed(actor, turn, error, writes)
     actor.state_bytes = state
@@ -99,6 +101,7 @@ def _finished(actor: ActorActivation, turn: Handling, value: Any, writes: list[W
     if envelope is None:
         actor.started = True
     elif reply is None:
+        actor.host.direct.write(envelope, writes)
         actor.stashed.add(envelope.id)
     else:
         writes.append(_settle(actor, envelope, "handled", "ok", reply))
@@ -114,8 +117,8 @@ def _settle(actor: ActorActivation, envelope: Envelope, kind: str, status: Entry
     actor.proved = True
     actor.handled += 1
     actor.host.cast.forget_tries(actor, envelope.id)
-    entry = actor.log(kind, name=envelope.type, outcome=outcome)
-    return entry._replace(status=status, input=envelope.body, ref=envelope.key)
+    at, body, key = actor.host.clock.wall(), envelope.body, envelope.key
+    return made(Entry, (actor.run.id, actor.round, kind, "", envelope.type, 0, status, 0, at, None, body, outcome, key))
 
 
 def _send(actor: ActorActivation, effects: list[Effect], writes: list[Write]) -> bool:
@@ -177,6 +180,7 @@ def failed(actor: ActorActivation, turn: Handling, error: BaseException, writes:
     said = in_words(error)
     if isinstance(decision, TryAgain):
         log.warning("%s failed at %s (%s); again in %.1f s", actor, turn.name, said, decision.delay_s)
+        actor.host.direct.write(turn.envelope, writes)
         actor.blocked = True
         if turn.entries:
             actor.host.cast.again(actor, turn.number)
@@ -193,6 +197,7 @@ def failed(actor: ActorActivation, turn: Handling, error: BaseException, writes:
 def _give_up(actor: ActorActivation, turn: Handling, envelope: Envelope, error: BaseException, writes: list[Write]) -> None:
     if turn.entries:
         actor.next_round(writes)
+    actor.host.direct.write(envelope, writes)
     answer = actor.host.cast.dead(actor, envelope, error)
     report = reports.encode(reports.handler(actor, envelope, error))
     writes.append(_settle(actor, envelope, "dead", "failed", report)._replace(n=envelope.id))
@@ -214,8 +219,3 @@ def message_of(actor: ActorActivation, envelope: Envelope) -> Message[Any] | Non
     if envelope.type.startswith("~"):
         return None
     return decode_message(envelope.type, envelope.body)
-
-
-def type_of(envelope: Envelope) -> type[Any]:
-    """The class of what is handled."""
-    return Terminated if envelope.type == "~child" else resolve(envelope.type)

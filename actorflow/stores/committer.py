@@ -37,6 +37,7 @@ class Committer:
     fence: int
     batch_max: int
     on_stop: Callable[[StoreError], object]
+    before: Callable[[], object] = lambda: None  #: called before each batch is taken: what it submits is in that batch
     _pending: deque[Pending] = field(factory=deque[Pending], init=False)
     _wake: anyio.Event | None = field(default=None, init=False)
     _idle: anyio.Event | None = field(default=None, init=False)
@@ -67,6 +68,10 @@ class Committer:
             told(self.unavailable, *args)
             return
         self._pending.append((commit, told, args, door))
+        self.look()
+
+    def look(self) -> None:
+        """There is something to write, or soon will be."""
         if self._wake is not None:
             self._wake.set()
             self._wake = None
@@ -82,6 +87,7 @@ class Committer:
 
     async def _serve(self) -> None:
         while True:
+            self.before()
             if not self._pending:
                 if self._idle is not None:
                     self._idle.set()

@@ -122,7 +122,8 @@ def _client(draw: _Draw, name: str) -> Client:
             case "L":
                 acts.append(Launch(key, draw.program()))
             case "D":
-                acts.append(Deposit(key, dice.choice(ACCOUNTS), dice.randint(1, 9), dice.random() < 0.7))
+                how = dice.random()
+                acts.append(Deposit(key, dice.choice(ACCOUNTS), dice.randint(1, 9), how < 0.7, how < 0.3 or how >= 0.7))
             case _:
                 acts.append(Explode(key, dice.choice(ACCOUNTS)))
     return Client(tuple(acts), dice.choice((0.0, 0.1, 5.0)))

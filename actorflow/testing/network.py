@@ -82,7 +82,8 @@ class Network:
                 return str(await self.call(f"{key} result", lambda runtime: _result(runtime, template, key)))
             case Deposit(key=key, account=account, n=n):
                 add = Add(n, sender, seq)
-                return str(await self.call(key, lambda runtime: _deposit(runtime, account, add, key, ask=act.ask)))
+                repeats = key if act.keyed else None
+                return str(await self.call(key, lambda runtime: _deposit(runtime, account, add, repeats, ask=act.ask)))
             case Explode(key=key, account=account):
                 return str(await self.call(key, lambda runtime: _explode(runtime, account, key)))
 
@@ -186,12 +187,17 @@ async def _result(runtime: Runtime, template: Play, key: str) -> str:
         return f"failed: {stopped}"
 
 
-async def _deposit(runtime: Runtime, account: str, add: Add, key: str, *, ask: bool) -> int | None:
+async def _deposit(runtime: Runtime, account: str, add: Add, key: str | None, *, ask: bool) -> int | None:
     at = runtime.at(Account, account)
-    if ask:
+    if not ask:
+        await at.tell(add, key=key)
+        return None
+    try:
         return await at.ask(add, key=key, within=FOREVER)
-    await at.tell(add, key=key)
-    return None
+    except Abort:
+        if key is not None:
+            raise
+        return 2 * add.n  # It had landed, and its answer was lost.
 
 
 async def _explode(runtime: Runtime, account: str, key: str) -> str:

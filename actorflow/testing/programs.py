@@ -146,6 +146,7 @@ class Deposit:
     account: str
     n: int
     ask: bool = True
+    keyed: bool = True  #: False: the ask has no key, and the account itself knows what it has had
 
 
 @frozen
