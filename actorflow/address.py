@@ -153,6 +153,10 @@ class Address(Generic[A_co]):
     async def ask(self, message: Message[T], *, within: Duration = "5s", key: str | None = None) -> T:
         """Put a message into the mailbox and wait for its reply, which is durable when it is seen.
 
+        With a key the message is durable before it is handled: it will be, also if the process dies over it, and asking again
+        gets its first answer. Without one nobody could ask for that answer, so an actor that is free accepts the message in
+        the commit of its reply: one instead of two.
+
         Raises:
             BadDefinition: The message says nothing of a reply.
             AskTimeout: No answer in time; what became of the message is unknown. The same key gets the first answer.
