@@ -253,6 +253,30 @@ class Watch:
         return time.process_time() - self.cpu
 
 
+def cold(folder: Path, sizes: Sizes, modules: str, first_step: str) -> Measured:
+    """How long these modules take to import, and that script until its first step is done: each the median of so many starts.
+
+    Args:
+        folder: Where the scripts and what they write go.
+        sizes: `starts`, after one that is not measured, so that what is imported is compiled and cached.
+        modules: As after `import`.
+        first_step: A script that is given the path of a file that is not there yet, and prints milliseconds.
+    """
+    imported = f"import time\nbegun = time.perf_counter()\nimport {modules}\nprint((time.perf_counter() - begun) * 1e3)\n"
+    medians = []
+    for script in (imported, first_step):
+        path = folder / "script.py"
+        path.write_text(script, "utf-8")
+        printed = []
+        for number in range(int(sizes["starts"]) + 1):
+            command = [sys.executable, str(path), str(folder / f"{number}.db")]
+            printed.append(float(subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=folder).stdout.split()[-1]))
+            for left in folder.glob("*.db*"):
+                left.unlink()
+        medians.append(statistics.median(printed[1:]))
+    return dict(zip(("import_ms", "first_step_ms"), medians, strict=True))
+
+
 def quantile(values: Iterable[float], of_hundred: int) -> float:
     """The value that so many of a hundred are not above."""
     ordered = sorted(values)
