@@ -271,7 +271,11 @@ def cold(folder: Path, sizes: Sizes, modules: str, first_step: str) -> Measured:
         printed = []
         for number in range(int(sizes["starts"]) + 1):
             command = [sys.executable, str(path), str(folder / f"{number}.db")]
-            printed.append(float(subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=folder).stdout.split()[-1]))
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=False, cwd=folder)
+            if done.returncode != 0:
+                # It has said why.
+                sys.exit(done.returncode)
+            printed.append(float(done.stdout.split()[-1]))
             for left in folder.glob("*.db*"):
                 left.unlink()
         medians.append(statistics.median(printed[1:]))
