@@ -5,6 +5,7 @@ one after the other, and that round is repeated. A ratio is taken within a round
 ratios, with the least and the greatest.
 
 A contender is a function that is given a folder of its own and the workload's sizes, and returns its measurements by name.
+Among the sizes is the number of the workload, as `workload` (1 for W1), for who takes part in several.
 `python -m MODULE CONTENDER SIZES` runs it and prints them as JSON (`serve`). A module of a peer is run by the interpreter that
 has the peer installed, and so must import nothing of actorflow, nor anything else that is not of the standard library or the
 peer's: this module imports nothing but the standard library for that reason.
@@ -132,7 +133,8 @@ def run(workload: Workload, contender: Contender, sizes: Sizes, repeat: int, pyt
     measured: Measured = {}
     error = None
     with tempfile.TemporaryDirectory(prefix="actorflow-bench-") as folder:
-        command = [str(python), "-m", contender.module, contender.name, json.dumps(asked), folder]
+        told = {"workload": int(workload.id[1:]), **asked}
+        command = [str(python), "-m", contender.module, contender.name, json.dumps(told), folder]
         try:
             if python is None:
                 raise NotInstalled("not installed; python -m benchmarks --install-peers installs it")
@@ -149,27 +151,28 @@ def outcome(command: list[str], timeout_s: float) -> Measured:
         RuntimeError: It failed, with the last thing it said.
         subprocess.TimeoutExpired: It took longer; it and all it had started were killed.
     """
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)},
-    )
-    try:
-        out, err = process.communicate(timeout=timeout_s)
-    finally:
-        # Servers that a peer has started, and what a timeout has left.
-        for_all_of_its_session(process.pid)
-        process.wait()
-    said = out.strip().splitlines()
-    if process.returncode != 0 or not said or not said[-1].startswith("{"):
-        raise RuntimeError(
-            (err.strip().splitlines() or said or [f"it ended with {process.returncode} and without a word"])[-1][:300]
+    # Files, because a server that a peer leaves behind would keep a pipe open.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)},
         )
+        try:
+            process.wait(timeout_s)
+        finally:
+            # Such servers, and what a timeout has left.
+            for_all_of_its_session(process.pid)
+            process.wait()
+        out.seek(0)
+        err.seek(0)
+        said, wrong = (file.read().strip().splitlines() for file in (out, err))
+    if process.returncode != 0 or not said or not said[-1].startswith("{"):
+        raise RuntimeError((wrong or said or [f"it ended with {process.returncode} and without a word"])[-1][:300])
     return {name: float(value) for name, value in json.loads(said[-1]).items()}
 
 
@@ -249,6 +252,34 @@ class Watch:
 
     def cpu_s(self) -> float:
         return time.process_time() - self.cpu
+
+
+def cold(folder: Path, sizes: Sizes, modules: str, first_step: str) -> Measured:
+    """How long these modules take to import, and that script until its first step is done: each the median of so many starts.
+
+    Args:
+        folder: Where the scripts and what they write go.
+        sizes: `starts`, after one that is not measured, so that what is imported is compiled and cached.
+        modules: As after `import`.
+        first_step: A script that is given the path of a file that is not there yet, and prints milliseconds.
+    """
+    imported = f"import time\nbegun = time.perf_counter()\nimport {modules}\nprint((time.perf_counter() - begun) * 1e3)\n"
+    medians = []
+    for script in (imported, first_step):
+        path = folder / "script.py"
+        path.write_text(script, "utf-8")
+        printed = []
+        for number in range(int(sizes["starts"]) + 1):
+            command = [sys.executable, str(path), str(folder / f"{number}.db")]
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=False, cwd=folder)
+            if done.returncode != 0:
+                # It has said why.
+                sys.exit(done.returncode)
+            printed.append(float(done.stdout.split()[-1]))
+            for left in folder.glob("*.db*"):
+                left.unlink()
+        medians.append(statistics.median(printed[1:]))
+    return dict(zip(("import_ms", "first_step_ms"), medians, strict=True))
 
 
 def quantile(values: Iterable[float], of_hundred: int) -> float:
