@@ -5,6 +5,7 @@ one after the other, and that round is repeated. A ratio is taken within a round
 ratios, with the least and the greatest.
 
 A contender is a function that is given a folder of its own and the workload's sizes, and returns its measurements by name.
+Among the sizes is the number of the workload, as `workload` (1 for W1), for who takes part in several.
 `python -m MODULE CONTENDER SIZES` runs it and prints them as JSON (`serve`). A module of a peer is run by the interpreter that
 has the peer installed, and so must import nothing of actorflow, nor anything else that is not of the standard library or the
 peer's: this module imports nothing but the standard library for that reason.
@@ -132,7 +133,8 @@ def run(workload: Workload, contender: Contender, sizes: Sizes, repeat: int, pyt
     measured: Measured = {}
     error = None
     with tempfile.TemporaryDirectory(prefix="actorflow-bench-") as folder:
-        command = [str(python), "-m", contender.module, contender.name, json.dumps(asked), folder]
+        told = {"workload": int(workload.id[1:]), **asked}
+        command = [str(python), "-m", contender.module, contender.name, json.dumps(told), folder]
         try:
             if python is None:
                 raise NotInstalled("not installed; python -m benchmarks --install-peers installs it")
