@@ -18,12 +18,14 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.suite import Measured
 
 LOCAL = "127.0.0.1"
 PAUSE_S = 0.005
 PROC = Path("/proc")
+Result = TypeVar("Result")
 
 
 def free_port() -> int:
@@ -162,12 +164,34 @@ async def until(ready: Callable[[], Awaitable[object]], children: Iterable[Child
         await asyncio.sleep(PAUSE_S)
 
 
+async def unless_ended(children: Iterable[Child], awaited: Awaitable[Result]) -> Result:
+    """What that gives, which may wait for ever once one of those processes is gone.
+
+    Raises:
+        RuntimeError: One of them has ended.
+    """
+    waited_for = list(children)
+    task = asyncio.ensure_future(awaited)
+    while not task.done():
+        for child in waited_for:
+            child.check()
+        await asyncio.wait((task,), timeout=PAUSE_S)
+    return task.result()
+
+
 async def listening(port: int) -> bool:
     """Whether somebody takes connections there; a socket may also meet itself, where nobody listens."""
     _, writer = await asyncio.open_connection(LOCAL, port)
     met: bool = writer.get_extra_info("sockname") != writer.get_extra_info("peername")
     writer.close()
     return met
+
+
+def new(folder: Path, number: int) -> Path:
+    """A folder of that number in it."""
+    made = folder / str(number)
+    made.mkdir()
+    return made
 
 
 def import_ms(module: str) -> float:

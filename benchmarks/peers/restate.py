@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.install import NPM
-from benchmarks.peers.processes import LOCAL, Child, Costs, Ledger, free_port, import_ms, listening, memory, until
+from benchmarks.peers.processes import LOCAL, Child, Costs, Ledger, free_port, import_ms, listening, memory, new, until
 from benchmarks.suite import Body, Contender, Measured, Sizes, quantile, serve
 
 LOG = "RocksDB, its log fsynced"
@@ -403,7 +402,6 @@ async def timers(folder: Path, sizes: Sizes) -> Measured:
 
 async def first_step_ms(folder: Path) -> float:
     """From nothing to the answer of a first handler of one step."""
-    folder.mkdir()
     begun = time.perf_counter()
     async with running(folder) as restate:
         assert await restate.client().post("/Bench/line", 1) == 1
@@ -414,7 +412,7 @@ async def cold(folder: Path, sizes: Sizes) -> Measured:
     """W7: the SDK's import, and the server and the service started for one step; the first start of all does not count."""
     starts = range(int(sizes["starts"]) + 1)
     imported = [import_ms("restate") for _ in starts]
-    stepped = [await first_step_ms(folder / str(number)) for number in starts]
+    stepped = [await first_step_ms(new(folder, number)) for number in starts]
     return {"import_ms": statistics.median(imported[1:]), "first_step_ms": statistics.median(stepped[1:])}
 
 

@@ -1,5 +1,4 @@
-"""Temporal: its development server on SQLite, and a worker of its Python SDK. That server is for one machine; a cluster is another
-thing, and faster.
+"""Temporal: its development server on SQLite, and a worker of its Python SDK. A cluster is another thing, and faster.
 
 It is told to keep its file with a write-ahead log and to sync each commit, as the others do. The worker has the autoscaling
 pollers that its documentation recommends and room for all workflows, and runs them without a sandbox, which costs time and
@@ -21,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.install import HOME
-from benchmarks.peers.processes import LOCAL, Child, Costs, Ledger, free_port, import_ms, memory, until
+from benchmarks.peers.processes import LOCAL, Child, Costs, Ledger, free_port, import_ms, memory, new, unless_ended, until
 from benchmarks.suite import Body, Contender, Measured, Sizes, quantile, serve
 
 FILE = "development server on SQLite, WAL, synchronous=FULL"
 QUEUE = "bench"
-CLIENTS = 50
+CLIENTS = 100
 AT_A_TIME = 10_000
 
 
@@ -41,7 +40,7 @@ CONTENDERS = {
     "W3": (contender("temporal", {"children": 100}),),
     "W4": (contender("temporal", {"runs": 100}),),
     "W5": (contender("temporal", {}, 2),),
-    "W6": (contender("temporal", {"timers": 300}),),
+    "W6": (contender("temporal", {"timers": 200}),),
     "W7": (contender("temporal", {"starts": 3}, 2),),
 }
 
@@ -132,7 +131,8 @@ async def running(folder: Path) -> AsyncIterator[tuple[Temporal, Any]]:
     temporal.start()
     try:
         client = await temporal.client()
-        assert await client.execute_workflow(Line.run, args=[1, False], id="first", task_queue=QUEUE) == 1
+        first = client.execute_workflow(Line.run, args=[1, False], id="first", task_queue=QUEUE)
+        assert await unless_ended(temporal.children, first) == 1
         assert (folder / "temporal.db-wal").exists(), "the server did not take the pragmas"
         yield temporal, client
     finally:
@@ -187,19 +187,17 @@ async def restart(folder: Path, sizes: Sizes) -> Measured:
 
     runs = int(sizes["runs"])
     ledger = Ledger(folder)
-    async with running(folder) as (temporal, client):
+    async with running(folder) as (temporal, before):
 
         async def start(number: int) -> None:
-            run = await client.start_workflow(Patient.run, id=f"patient-{number}", task_queue=QUEUE)
-            while not await run.query(Patient.waiting):
-                await asyncio.sleep(0.1)
+            run = await before.start_workflow(Patient.run, id=f"patient-{number}", task_queue=QUEUE)
+            await until(lambda: run.query(Patient.waiting))
 
         await all_of(runs, start)
         temporal.kill()
         begun = time.perf_counter()
         temporal.start()
         client = await temporal.client()
-        up_s = time.perf_counter() - begun
 
         async def load(number: int) -> None:
             assert await client.get_workflow_handle(f"patient-{number}").query(Patient.waiting)
@@ -209,6 +207,8 @@ async def restart(folder: Path, sizes: Sizes) -> Measured:
             await run.signal(Patient.go)
             assert await run.result() == sum(range(STEPS))
 
+        await unless_ended(temporal.children, load(0))
+        up_s = time.perf_counter() - begun
         await all_of(runs, load)
         live_s = time.perf_counter() - begun
         told = time.perf_counter()
@@ -259,7 +259,6 @@ async def timers(folder: Path, sizes: Sizes) -> Measured:
 
 async def first_step_ms(folder: Path) -> float:
     """From nothing to the result of a first workflow of one step."""
-    folder.mkdir()
     begun = time.perf_counter()
     async with running(folder):
         return (time.perf_counter() - begun) * 1e3
@@ -269,7 +268,7 @@ async def cold(folder: Path, sizes: Sizes) -> Measured:
     """W7: the SDK's import, and the server and the worker started for one step; the first start of all does not count."""
     starts = range(int(sizes["starts"]) + 1)
     imported = [import_ms("temporalio.client, temporalio.worker") for _ in starts]
-    stepped = [await first_step_ms(folder / str(number)) for number in starts]
+    stepped = [await first_step_ms(new(folder, number)) for number in starts]
     return {"import_ms": statistics.median(imported[1:]), "first_step_ms": statistics.median(stepped[1:])}
 
 

@@ -31,7 +31,7 @@ class Noting:
         return number
 
 
-@workflow.defn  # type: ignore[untyped-decorator]
+@workflow.defn
 class Line:
     """W1 and W2."""
 
@@ -46,7 +46,7 @@ class Line:
         return value
 
 
-@workflow.defn  # type: ignore[untyped-decorator]
+@workflow.defn
 class Child:
     """W3: one step."""
 
@@ -56,7 +56,7 @@ class Child:
         return added
 
 
-@workflow.defn  # type: ignore[untyped-decorator]
+@workflow.defn
 class Parent:
     """W3: so many children at a time."""
 
@@ -65,7 +65,7 @@ class Parent:
         return sum(await asyncio.gather(*(workflow.execute_child_workflow(Child.run, number) for number in range(children))))
 
 
-@workflow.defn  # type: ignore[untyped-decorator]
+@workflow.defn
 class Patient:
     """W4: some steps, then it waits for a signal."""
 
@@ -91,7 +91,7 @@ class Patient:
         return self.waits
 
 
-@workflow.defn  # type: ignore[untyped-decorator]
+@workflow.defn
 class Teller:
     """W5: answers so many questions."""
 
@@ -109,7 +109,7 @@ class Teller:
         return question + 1
 
 
-@workflow.defn  # type: ignore[untyped-decorator]
+@workflow.defn
 class Sleeper:
     """W6."""
 
