@@ -33,6 +33,8 @@ LOG = "RocksDB, its log fsynced"
 STEPS = 3
 AT_A_TIME = 20_000
 """Invocations that the server and the service carry on at a time."""
+FIRST = 20
+"""Runs before those that are measured."""
 CLIENTS = 100
 """More at a time made it slower."""
 
@@ -242,10 +244,11 @@ class Restate:
             "LOG_DISABLE_ANSI_CODES": "true",
         }
         environment = {f"RESTATE_{name}": str(value) for name, value in settings.items()}
+        server = (binary(), "--no-logo")
         code = SERVICE.format(folder=str(self.folder), port=self.port)
         self.children = [
             Child.python("service", code, self.folder),
-            Child.start("restate-server", [binary(), "--no-logo"], self.folder, environment),
+            Child.start("restate-server", server, self.folder, environment),
         ]
 
     def client(self) -> Client:
@@ -310,11 +313,14 @@ async def line(folder: Path, sizes: Sizes) -> Measured:
     """W1 and W2: so many runs of so many steps."""
     runs, steps = int(sizes["runs"]), int(sizes["steps"])
 
+    async def first(client: Client, number: int) -> None:  # noqa: ARG001
+        assert await client.post("/Bench/line", 5) == 5
+
     async def one(client: Client, number: int) -> None:  # noqa: ARG001
         assert await client.post("/Bench/line", steps) == steps
 
     async with running(folder) as restate:
-        await one(restate.client(), 0)
+        await all_of(FIRST, restate, first)
         costs = Costs(restate.children)
         await all_of(runs, restate, one)
         return costs.measured(runs * steps)
@@ -392,12 +398,13 @@ async def timers(folder: Path, sizes: Sizes) -> Measured:
         return len(ledger.counted("woke")) == count
 
     async with running(folder) as restate:
+        begun = time.perf_counter()
         await all_of(count, restate, start)
         due = time.perf_counter() + seconds
         await until(all_woke, restate.children)
-        late_s = time.perf_counter() - due
+        done = time.perf_counter()
         assert ledger.counted("woke").total() == count
-        return {"late_s": late_s, **memory(restate.children)}
+        return {"late_s": done - due, "taken_s": done - begun, **memory(restate.children)}
 
 
 async def first_step_ms(folder: Path) -> float:
