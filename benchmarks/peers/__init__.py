@@ -2,8 +2,8 @@
 
 A module has `CONTENDERS`, a mapping of workloads' ids to who takes part, and runs one of them as `python -m` (see
 `benchmarks.suite`). What it imports of the peer it imports inside functions, so that it can be read where the peer is not
-installed. Of this project it imports `benchmarks.suite`, and of the modules here those that are no peers: `bursts` (what W10 asks),
-`processes` (servers and workers) and `install`. They need nothing but the standard library.
+installed. Of this project it imports `benchmarks.suite`, and here what is no peer: `bursts` (what W10 asks of an actor),
+`processes` (servers and workers) and `install`. These need nothing but the standard library.
 """
 
 from __future__ import annotations

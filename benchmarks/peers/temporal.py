@@ -24,6 +24,7 @@ from benchmarks.peers.processes import LOCAL, Child, Costs, Ledger, free_port, i
 from benchmarks.suite import Body, Contender, Measured, Sizes, quantile, serve
 
 FILE = "development server on SQLite, WAL, synchronous=FULL"
+LOCAL_ACTIVITIES = f"{FILE}; steps at the end of their task"
 QUEUE = "bench"
 FIRST = 20
 """Workflows before those that are measured."""
@@ -33,12 +34,13 @@ AT_A_TIME = 10_000
 
 def contender(name: str, sizes: Sizes, repeats: int = 1) -> Contender:
     """It takes seconds to start, so it is left out of what is to be quick."""
-    return Contender(name, __name__, FILE, peer=True, sizes=sizes, repeats=repeats, quick=False)
+    durability = LOCAL_ACTIVITIES if "local" in name else FILE
+    return Contender(name, __name__, durability, peer=True, sizes=sizes, repeats=repeats, quick=False)
 
 
 CONTENDERS = {
     "W1": (contender("temporal", {"steps": 200}), contender("temporal, local activities", {}, 2)),
-    "W2": (contender("temporal", {"runs": 100}), contender("temporal, local activities", {"runs": 300})),
+    "W2": (contender("temporal", {"runs": 100}), contender("temporal, local activities", {"runs": 200})),
     "W3": (contender("temporal", {"children": 100}),),
     "W4": (contender("temporal", {"runs": 100}),),
     "W5": (contender("temporal", {}, 2),),
