@@ -5,9 +5,10 @@ its log server is false). Some of its settings are ours, since they suit one mac
 halves what a step costs here; a retry after 50 to 100 ms instead of 500 and more, so that it finds a service soon that was
 started again; and as many invocations at a time as there are, instead of 1,000.
 
-Where a peer may choose, it has what was fastest: granian within the service's own process, with HTTP/2 and uvloop (hypercorn took
-twice as much of the processors); plain services instead of workflows with a key; signals for questions and answers, which took
-three quarters of the time that durable promises did; and clients that speak HTTP to the server's socket without a library.
+Where a peer may choose, it has what was fastest: granian within the service's own process (which granian calls experimental; its
+command starts two), with HTTP/2 and uvloop, where hypercorn took nearly twice as much of the processors; plain services instead
+of workflows with a key; signals for questions and answers, which took a fifth less time than durable promises; and clients that
+speak HTTP to the server's socket without a library.
 
 Processors and memory are those of the server and of the service; who drives them is left out. Memory is the sum of the most
 that each process has had.

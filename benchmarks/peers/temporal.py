@@ -41,7 +41,7 @@ def contender(name: str, sizes: Sizes, repeats: int = 1) -> Contender:
 CONTENDERS = {
     "W1": (contender("temporal", {"steps": 200}), contender("temporal, local activities", {}, 2)),
     "W2": (contender("temporal", {"runs": 100}), contender("temporal, local activities", {"runs": 200})),
-    "W3": (contender("temporal", {"children": 100}),),
+    "W3": (contender("temporal", {"children": 100}, 3),),
     "W4": (contender("temporal", {"runs": 100}),),
     "W5": (contender("temporal", {}, 2),),
     "W6": (contender("temporal", {"timers": 200}),),
