@@ -2,7 +2,8 @@
 
 A module has `CONTENDERS`, a mapping of workloads' ids to who takes part, and runs one of them as `python -m` (see
 `benchmarks.suite`). What it imports of the peer it imports inside functions, so that it can be read where the peer is not
-installed. Of this project it imports `benchmarks.suite` and nothing else.
+installed. Of this project it imports `benchmarks.suite`, and here what is no peer: `bursts` (what W10 asks of an actor),
+`processes` (servers and workers) and `install`. These need nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pkgutil import iter_modules
 
 from benchmarks.suite import Contender
 
-ABOUT = ("install",)
+ABOUT = ("bursts", "install", "processes", "temporal_flows")
 """Modules here that are no peers."""
 
 
