@@ -31,10 +31,13 @@ class Mailbox:
     def __init__(self, envelopes: Sequence[Envelope] = ()) -> None:
         self.waiting: dict[int, Envelope] = {}  #: oldest first
         self.unbound: dict[int, Envelope] = {}  #: those of them that the bound does not count
+        self.notices: dict[tuple[str, str], dict[int, Envelope]] = {}  #: those of the system, by type and sender
         self._loaded = NONE
         if envelopes:
             self.waiting.update((envelope.id, envelope) for envelope in envelopes)
-            self.unbound.update((e.id, e) for e in self.waiting.values() if not is_bound(e))
+            for envelope in envelopes:
+                if not is_bound(envelope):
+                    self._unbound(envelope)
             self._loaded = frozenset(self.waiting)
         self.reserved = 0  #: places of messages on their way into the store
         self.freed: tuple[Callable[[], object], ...] = ()  #: who is told, once, when a place becomes free
@@ -55,7 +58,7 @@ class Mailbox:
         if envelope.id not in self._loaded:
             self.waiting[envelope.id] = envelope
             if not is_bound(envelope):
-                self.unbound[envelope.id] = envelope
+                self._unbound(envelope)
 
     def keep(self, envelope: Envelope) -> None:
         """The oldest, which was to be dropped, stays after all."""
@@ -69,10 +72,23 @@ class Mailbox:
     def remove(self, envelope: Envelope) -> None:
         """A message was taken."""
         self.waiting.pop(envelope.id, None)
-        if self.unbound:
-            self.unbound.pop(envelope.id, None)
+        if self.unbound.pop(envelope.id, None) is not None and envelope.type[:1] == "~":
+            notices = self.notices[envelope.type, envelope.sender]
+            del notices[envelope.id]
+            if not notices:
+                del self.notices[envelope.type, envelope.sender]
         if self.freed:
             self.free()
+
+    def _unbound(self, envelope: Envelope) -> None:
+        self.unbound[envelope.id] = envelope
+        if envelope.type[:1] == "~":
+            self.notices.setdefault((envelope.type, envelope.sender), {})[envelope.id] = envelope
+
+    @property
+    def has_mail(self) -> bool:
+        """True if messages wait that are not the system's."""
+        return len(self.waiting) > sum(map(len, self.notices.values())) if self.notices else bool(self.waiting)
 
     def free(self) -> None:
         """Tell who waits for a place to look again."""
@@ -83,6 +99,11 @@ class Mailbox:
     def oldest(self, wanted: Callable[[Envelope], bool], *, now: float) -> Envelope | None:
         """The oldest message that may be seen at *now* and is wanted."""
         return _oldest(self.waiting, wanted, now)
+
+    def oldest_notice(self, of: tuple[str, str], wanted: Callable[[Envelope], bool], *, now: float) -> Envelope | None:
+        """The oldest message of the system, of that type and sender, that may be seen at *now* and is wanted."""
+        notices = self.notices.get(of)
+        return None if notices is None else _oldest(notices, wanted, now)
 
     def oldest_ahead(self, *, now: float) -> Envelope | None:
         """The oldest message of the system, which goes ahead of all others, that may be seen at *now*."""

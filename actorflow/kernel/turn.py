@@ -328,9 +328,7 @@ class Turn:
                 self._stretch.end = Finished(value, error, self._recorded(error), self._drop_under("/"))
 
     def _recorded(self, error: BaseException | None) -> Entry | None:
-        if error is None or not self._errors:
-            return None
-        return next((entry for known, entry in reversed(self._errors) if known is error), None)
+        return next((entry for known, entry in reversed(self._errors) if known is error), None) if self._errors else None
 
     def _ended_in_group(self, group: Group, branch: Branch, value: Any, error: BaseException | None) -> None:
         if error is not None and not (group.settle and isinstance(error, Exception)):

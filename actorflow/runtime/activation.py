@@ -7,13 +7,11 @@ durable. A refused commit breaks the chain: this activation is dropped, and the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from actorflow.errors import ActorflowError, StoreError
 from actorflow.kernel.journal import entry as new_entry
-from actorflow.kernel.mailbox import Mailbox
 from actorflow.kernel.requests import Again, Asked, Broken, Finished, Note, Stretch
 from actorflow.kernel.turn import Turn
 from actorflow.kind import Fields, Kind
@@ -36,7 +34,7 @@ from actorflow.records import (
 from actorflow.runtime import reports
 from actorflow.runtime.answers import open_call, unanswered
 from actorflow.runtime.calls import Call, Stopper
-from actorflow.runtime.commits import Commits
+from actorflow.runtime.delivery import Delivery
 from actorflow.runtime.finishing import finish
 from actorflow.workflow import Answered
 
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
 BURST = 64  #: entries in one commit that were decided without waiting; more of them wait for it to be durable
 
 
-class Activation(Commits):
+class Activation(Delivery):
     """A run in memory."""
 
     round: int
@@ -57,21 +55,17 @@ class Activation(Commits):
 
     def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
         run = loaded.run
-        super().__init__(host, run)
+        super().__init__(host, run, loaded.mailbox)
         self.kind: Kind = kind
         self.address: Address = run.address
         self.scope: str = f"{host.lease.store_id}/{run.kind}/{run.key}/{run.round}"  #: of idempotency keys
-        self.mailbox: Mailbox = Mailbox(loaded.mailbox)
         self.cursors: dict[tuple[str, int], bytes | None] = (
             {(cursor.branch, cursor.n): cursor.state for cursor in loaded.cursors} if loaded.cursors else {}
         )
         self.children: dict[Address, int] = {child.address: child.id for child in loaded.children} if loaded.children else {}
         self.unanswered: dict[int, Envelope] = unanswered(run.id, loaded.entries)  #: asks that the code has taken
-        self.calls: dict[Asked, Call] = {}
         self.view: bytes = run.view if run.view is not None else (run.fields or run.input)
-        self.stopping: str | None = None  #: why nothing new begins
         self.deadline: Timer | None = None
-        self.served_at: float = -math.inf  #: up to here, delayed messages were shown to all that wait; later ones must wake it
         self.halted: tuple[Call, ...] = ()  #: calls that were open when it was told to stop
         self.proven: Signal | None = None  #: somebody waits to see whether it ends its process again
         self.replayed: bool = False  #: this stretch began with a replay
@@ -178,7 +172,7 @@ class Activation(Commits):
                         self.host.checked(given, f"input of {asked.request.kind} {asked}")
                     answer = call.at_once() if len(writes) < BURST else None
                     if answer is None:
-                        self.calls[asked] = call
+                        self.open(call)
                         opened.append(call)
                     else:
                         writes.extend((*answer[1], answer[0]))
@@ -306,40 +300,8 @@ class Activation(Commits):
         if self.live and self.stopping is None:
             self.serve()
 
-    def serve(self) -> None:
-        """Give waiting messages to waiting calls: calls in the order they began to wait, messages oldest first."""
-        served, self.served_at = True, self.host.clock.wall()
-        while served and self.stopping is None and self.live:
-            served = False
-            for call in list(self.calls.values()):
-                if call.held or not self.turn.wants(call.asked):
-                    continue
-                answer = self.look(call)
-                if answer is not None:
-                    self.record(call.asked, *answer)
-                    served = True
-                    break
-
-    def look(self, call: Call) -> tuple[Entry, list[Write]] | None:
-        """The oldest message that answers this call, taken out of the mailbox."""
-        answer: tuple[Entry, list[Write]] | None = None
-
-        def wanted(envelope: Envelope) -> bool:
-            nonlocal answer
-            answer = call.offer(envelope)
-            return answer is not None
-
-        if not self.mailbox.waiting:
-            return None
-        try:
-            envelope = self.mailbox.oldest(wanted, now=self.host.clock.wall())
-        except BaseException as error:  # noqa: BLE001  (a `where` of the user's, or a message that today's classes cannot read)
-            reason = pause_reason(error)
-            self.pause(reason, reports.broken(self, error), [])
-            return None
-        if envelope is not None:
-            self.mailbox.remove(envelope)
-        return answer
+    def unreadable(self, error: BaseException) -> None:
+        self.pause(pause_reason(error), reports.broken(self, error), [])
 
     # --- ends and pauses ------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ class Call:
     working: bool = False  #: True while the run cannot be said to wait only
     due_at: float | None = None  #: when it goes on by itself (wall clock)
     held: bool = True  #: what led to it is not durable yet
+    awaits: tuple[str, str] | None = None  #: type and sender of the system's message that answers it; None: a user's, if any
 
     def __init__(self, activation: Activation, asked: Asked) -> None:
         self.activation: Activation = activation
@@ -84,7 +85,9 @@ class Call:
         told([])
 
     def forget(self) -> None:
-        """It was answered or stopped: let go of timers."""
+        """It was answered or stopped: let go of timers, and of its place among those who await something."""
+        if self.awaits is not None:
+            self.activation.unawait(self)
 
     def kill(self) -> None:
         """Its activation is dropped: end what runs, and tell nobody."""
@@ -145,6 +148,7 @@ class Waiting(Call):
         """Its time has come."""
 
     def forget(self) -> None:
+        super().forget()
         if self._timer is not None:
             self._timer.cancel()
 

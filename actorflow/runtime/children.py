@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from actorflow.clock import seconds
 from actorflow.errors import ChildFailed, KeyTaken, RunPruned, UnknownKind, UnknownRun
 from actorflow.failures import decode_failure, describe_failure
+from actorflow.kernel.requests import Asked
 from actorflow.records import ENDED, Address, Consume, Entry, Envelope, Wake, Write
 from actorflow.runtime.calls import Call
 from actorflow.runtime.sending import Sending, notice
 from actorflow.verbs import ResultOf, Start
+
+if TYPE_CHECKING:
+    from actorflow.runtime.activation import Activation
 
 
 class Starting(Sending):
@@ -46,15 +52,16 @@ class Awaiting(Call):
 
     working: bool
 
+    def __init__(self, activation: Activation, asked: Asked) -> None:
+        super().__init__(activation, asked)
+        assert isinstance(asked.request, ResultOf)
+        self.of: Address = asked.request.of
+        self.awaits: tuple[str, str] = ("~child", str(self.of))
+
     def opening(self) -> list[Write]:
         # Until it is known that a message will come, nothing but this call would wake the run after a crash.
         self.working = self.of not in self.activation.children
         return []
-
-    @property
-    def of(self) -> Address:
-        assert isinstance(self.asked.request, ResultOf)
-        return self.asked.request.of
 
     def at_once(self) -> tuple[Entry, list[Write]] | None:
         return self.activation.look(self)
@@ -90,14 +97,10 @@ class Awaiting(Call):
         self.activation.submit(writes, lambda: self.activation.host.rest(self.activation))
 
     def offer(self, envelope: Envelope) -> tuple[Entry, list[Write]] | None:
-        if envelope.type != "~child":
-            return None
         end = notice.decode(envelope.body, "end of a child")
-        if end["of"] != str(self.of):
-            return None
         self.activation.children.pop(self.of, None)
-        for call in self.activation.calls.values():
-            if isinstance(call, Awaiting) and call is not self and call.of == self.of:
+        for call in self.activation.awaited.get(self.awaits, ()):
+            if isinstance(call, Awaiting) and call is not self:
                 call.working = True  # There is one message, and several wait for it: the others look for themselves.
                 call.ask(call._watch)  # noqa: SLF001  (its own class)
         entry, more = self._ended(end["status"], (end["outcome"] or "null").encode())

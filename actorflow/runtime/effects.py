@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from actorflow.errors import ActorflowError, KeyTaken, RunEnded, StoreError, UnknownRun
+from actorflow.errors import ActorflowError, KeyTaken, MailboxFull, RunEnded, StoreError, UnknownRun
 from actorflow.failures import encode_failure, failed_answer
 from actorflow.kernel.mailbox import depth
 from actorflow.kernel.outbox import CancelTimer, Effect, Leave, Post, SetTimer, Stash, Unstash, Watch
@@ -260,6 +260,16 @@ class Effects:
         else:
             watch = host.envelope(target.id, "~watch", b"null", sender=str(activation), reply_to=activation.run.id)
             writes.extend((watch, Wake(target.id, 0.0)))
+
+    def room(self, to: Address, beside: int) -> None:
+        """Refuse a message to somebody known to be full. That is recorded, so that a replay goes the same way.
+
+        Raises:
+            MailboxFull: As many wait there as may, or as did then.
+        """
+        activation = self._activation
+        if activation.turn.refused(str(to), lambda: not self.has_room(to, beside)):
+            raise MailboxFull(to, activation.host.mailbox_max(to.kind))
 
     def durable(self) -> None:
         """The turn is durable: now memory-only actors are told."""

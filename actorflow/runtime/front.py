@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+from os import urandom
 from typing import Any, TypeVar
 
 from actorflow import records
@@ -54,7 +54,7 @@ class Front:
         run = Run(type(workflow), key, self.operations)
         deadline_s = None if deadline is None else seconds(deadline)
         fields = kind.encode(workflow)
-        request = uuid.uuid4().hex if on_conflict == "reject" else ""
+        request = urandom(16).hex() if on_conflict == "reject" else ""
         at = records.Address(kind.name, key)
         await self.operations.start(at, input=fields, on_conflict=on_conflict, deadline_s=deadline_s, request=request)
         return run

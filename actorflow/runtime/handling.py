@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actorflow.errors import ActorflowError, AskExpired, HandlerTimeout, MailboxFull, StoreError, UnknownMessage
+from actorflow.errors import ActorflowError, AskExpired, HandlerTimeout, StoreError, UnknownMessage
 from actorflow.kernel.outbox import Outbox
 from actorflow.kernel.requests import Again, Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
@@ -23,7 +23,6 @@ from actorflow.kind import Fields, Kind
 from actorflow.policies.failure import FailureReport
 from actorflow.policies.handling import failed_at
 from actorflow.records import (
-    Address,
     Envelope,
     Event,
     Loaded,
@@ -231,7 +230,7 @@ class ActorActivation(Keeping):
                 code = turn.handler.fn(self.instance, message)
         except Exception as error:  # noqa: BLE001  (a message that today's classes cannot read)
             return outcomes.failed(self, turn, error, writes)
-        box = Outbox(self.room, turn.number, message)
+        box = Outbox(self.effects.room, turn.number, message)
         self.turn = Turn(
             code,
             self.host.context.copy(),
@@ -247,15 +246,6 @@ class ActorActivation(Keeping):
             return outcomes.ended(self, turn, stretch.end, writes)
         self._open(turn, stretch, writes, resumed=bool(events))
         return False
-
-    def room(self, to: Address, beside: int) -> None:
-        """Refuse a message to somebody known to be full. That is recorded, so that a replay goes the same way.
-
-        Raises:
-            MailboxFull: As many wait there as may, or as did then.
-        """
-        if self.turn.refused(str(to), lambda: not self.effects.has_room(to, beside)):
-            raise MailboxFull(to, self.host.mailbox_max(to.kind))
 
     def last_words(self, writes: list[Write]) -> None:
         if self.status == "running" and self.stopping is not None:

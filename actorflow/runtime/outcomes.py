@@ -69,15 +69,19 @@ def allowed(stretch: Stretch) -> Stretch:
 
 def ended(actor: ActorActivation, turn: Handling, end: Finished | Again | Broken, writes: list[Write]) -> bool:
     """The handler came to an end."""
+    driven = actor.turn
     match end:
         case Finished(value, None):
-            return _finished(actor, turn, value, writes)
+            free = _finished(actor, turn, value, writes)
         case Finished(_, BaseException() as error):
-            return failed(actor, turn, error, writes)
+            free = failed(actor, turn, error, writes)
         case Broken(reason):
-            return failed(actor, turn, reason, writes)
+            free = failed(actor, turn, reason, writes)
         case _:
-            return failed(actor, turn, BadDefinition("`again` is a verb of workflows"), writes)
+            free = failed(actor, turn, BadDefinition("`again` is a verb of workflows"), writes)
+    if vars(actor).get("turn") is driven:  # An actor that is at rest keeps nothing of its last turn: that is half of what it is.
+        del actor.turn
+    return free
 
 
 def _finished(actor: ActorActivation, turn: Handling, value: Any, writes: list[Write]) -> bool:

@@ -21,7 +21,7 @@ EXPIRIES = 10
 
 def say_last(actor: ActorActivation, writes: list[Write]) -> None:
     """`on_stop`, if it says anything at once."""
-    box = Outbox(actor.room)
+    box = Outbox(actor.effects.room)
     actor.turn = Turn(
         actor.instance.on_stop(), actor.host.context.copy(), state=actor.fields, instance=actor.instance, outbox=box
     )

@@ -21,11 +21,13 @@ from actorflow.errors import (
 )
 from actorflow.failures import split_answer
 from actorflow.kernel.outbox import Post
+from actorflow.kernel.requests import Asked
 from actorflow.records import ENDED, Commit, Consume, Entry, EntryStatus, Envelope, Run, Wake, Write
 from actorflow.runtime.calls import Call, Waiting
 from actorflow.verbs import Ask, Tell
 
 if TYPE_CHECKING:
+    from actorflow.runtime.activation import Activation
     from actorflow.runtime.host import Host
 
 notice: RecordCoder = RecordCoder({"of": str, "status": str, "outcome": str | None})
@@ -149,9 +151,10 @@ class Asking(Waiting):
         assert isinstance(self.asked.request, Ask)
         return self.asked.request
 
-    @property
-    def key(self) -> str:
-        return self.activation.host.idempotency_key(self.activation, self.asked.identity)
+    def __init__(self, activation: Activation, asked: Asked) -> None:
+        super().__init__(activation, asked)
+        self.key: str = activation.host.idempotency_key(activation, asked.identity)
+        self.awaits: tuple[str, str] = ("~reply", self.key)
 
     def opening(self) -> list[Write]:
         intent = self.activation.turn.journal.intent(self.asked.identity)
@@ -229,11 +232,7 @@ class Asking(Waiting):
         self.activation.host.asks.get(self.activation.run.id, {}).pop(self.key, None)
 
     def offer(self, envelope: Envelope) -> tuple[Entry, list[Write]] | None:
-        if envelope.type != "~reply":
-            return None
         reply = notice.decode(envelope.body, "reply")
-        if reply["of"] != self.key:
-            return None
         status: EntryStatus = "ok" if reply["status"] == "ok" else "failed"
         return self.entry(status=status, outcome=(reply["outcome"] or "null").encode()), [Consume(envelope.id, None)]
 

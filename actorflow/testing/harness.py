@@ -219,9 +219,9 @@ class Harness(Front):
         return self._calls
 
     async def _call(self, act: Act, values: dict[str, Any]) -> Any:
-        if act.name == "tell" and values.get("key") is None and self._durable(values["to"].kind):
+        if act.name in ("tell", "ask") and values.get("key") is None and self._durable(values["to"].kind):
             self._keys += 1
-            values["key"] = f"tell-{self._keys}"
+            values["key"] = f"{act.name}-{self._keys}"
         with anyio.move_on_after(PATIENCE_S), self._listening(act, values) as told:
             try:
                 value = await self._until_done(act, values)
