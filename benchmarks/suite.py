@@ -98,6 +98,11 @@ class Workload:
     quick: Sizes
     goals: tuple[Goal, ...] = ()
     repeats: int = 5
+    tiny: Sizes | None = None
+
+    def smallest(self) -> Sizes:
+        """Sizes for tests, which measure nothing: `tiny`, or what is large in `quick` made a hundredth."""
+        return self.tiny or {name: value // 100 if value >= 200 else value for name, value in self.quick.items()}
 
     def metric(self, name: str) -> Metric:
         [found] = [metric for metric in self.metrics if metric.name == name]
@@ -149,27 +154,28 @@ def outcome(command: list[str], timeout_s: float) -> Measured:
         RuntimeError: It failed, with the last thing it said.
         subprocess.TimeoutExpired: It took longer; it and all it had started were killed.
     """
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)},
-    )
-    try:
-        out, err = process.communicate(timeout=timeout_s)
-    finally:
-        # Servers that a peer has started, and what a timeout has left.
-        for_all_of_its_session(process.pid)
-        process.wait()
-    said = out.strip().splitlines()
-    if process.returncode != 0 or not said or not said[-1].startswith("{"):
-        raise RuntimeError(
-            (err.strip().splitlines() or said or [f"it ended with {process.returncode} and without a word"])[-1][:300]
+    # Files, because a server that a peer leaves behind would keep a pipe open.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)},
         )
+        try:
+            process.wait(timeout_s)
+        finally:
+            # Such servers, and what a timeout has left.
+            for_all_of_its_session(process.pid)
+            process.wait()
+        out.seek(0)
+        err.seek(0)
+        said, wrong = (file.read().strip().splitlines() for file in (out, err))
+    if process.returncode != 0 or not said or not said[-1].startswith("{"):
+        raise RuntimeError((wrong or said or [f"it ended with {process.returncode} and without a word"])[-1][:300])
     return {name: float(value) for name, value in json.loads(said[-1]).items()}
 
 
