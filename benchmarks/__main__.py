@@ -74,9 +74,9 @@ def measure(planned: list[Planned], *, results: Results, file: Path, estimate: E
                 sys.stdout.flush()
 
         tell(results.first())
-        task = progress.add_task("measuring", total=len(planned), left_s=estimate.left_s(planned))
+        task = progress.add_task("measuring", total=len(planned), until=estimate.until(planned))
         for number, (workload, contender, repeat) in enumerate(planned):
-            progress.update(task, description=f"{workload.id} {contender.name}", left_s=estimate.left_s(planned[number:]))
+            progress.update(task, description=f"{workload.id} {contender.name}", until=estimate.until(planned[number:]))
             begun = time.monotonic()
             sample = suite.run(workload, contender, results.sizes(workload), repeat, theirs if contender.peer else own)
             estimate.learn(workload.id, contender.name, time.monotonic() - begun)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -13,6 +14,9 @@ from benchmarks.results import Results, goals, notes, rows
 from benchmarks.suite import Contender, Workload
 
 Planned = tuple[Workload, Contender, int]
+
+ROOMY = 3
+"""Metrics beside which a spread finds room in the same line."""
 
 COLORS = {"met": "green", "not met": "red", "not measured": "yellow"}
 
@@ -39,32 +43,44 @@ class Estimate:
         usual = sum(self._took.values()) / len(self._took)
         return sum(self._took.get((workload.id, contender.name), usual) for workload, contender, _ in planned)
 
+    def until(self, planned: Sequence[Planned]) -> float | None:
+        """The moment (monotonic) at which they will be done, if the first of them begins now."""
+        left_s = self.left_s(planned)
+        return None if left_s is None else time.monotonic() + left_s
+
 
 class _Left(ProgressColumn):
     def render(self, task: Task) -> Text:
-        left_s: float | None = task.fields.get("left_s")
-        return Text("" if left_s is None else f"about {left_s // 60:.0f}:{left_s % 60:02.0f} left", "cyan")
+        until: float | None = task.fields.get("until")
+        if until is None:
+            return Text()
+        minutes, seconds = divmod(max(0, round(until - time.monotonic())), 60)
+        return Text(f"about {minutes}:{seconds:02} left", "cyan")
 
 
 def progress() -> Progress:
-    """A bar on standard error. Its task has a field `left_s`."""
+    """A bar on standard error. Its task has a field `until`: the moment (monotonic) at which all will be done, or None."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _Left())
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def table(workload: Workload, results: Results) -> RenderableType:
     """One workload: medians, of the first metric with the least and the greatest, and what is to be known of each row."""
-    made = Table(title=f"{workload.id}: {workload.title}", title_justify="left", title_style="bold", pad_edge=False, box=None)
+    made = Table(pad_edge=False, box=None)
     made.add_column("who", no_wrap=True)
     for metric in workload.metrics:
-        made.add_column(metric.unit, justify="right")
-    made.add_column("actorflow is ... times as good", justify="right", max_width=22)
+        made.add_column(metric.unit, justify="right", overflow="fold")
     told = rows(workload, results)
+    compared, roomy = any(row.ratio for row in told), len(workload.metrics) <= ROOMY
+    if compared:
+        made.add_column("actorflow is ... times as good", justify="right", max_width=22)
     for row in told:
         failed = "failed" if row.errors and not any(row.medians) else ""
-        made.add_row(row.who, failed or row.cells[0], *row.medians[1:], row.ratio, style="red" if failed else "")
+        first, ratio = (text if roomy else text.replace(" (", "\n(") for text in (row.cells[0], row.ratio))
+        cells = (row.who, failed or first, *row.medians[1:], *([ratio] if compared else []))
+        made.add_row(*cells, style="red" if failed else "")
     below = [Text(f"  {note}", "red" if note.startswith("failed: ") else "dim") for note in notes(told)]
-    return Group(made, *below, "")
+    return Group(Text(f"{workload.id}: {workload.title}", "bold"), made, *below, "")
 
 
 def verdicts(chosen: Sequence[Workload], results: Results) -> Table:
