@@ -99,7 +99,7 @@ def _bars(workload: Workload, results: Results) -> Figure | None:
     metric = workload.metrics[0]
     found = [(each.name, results.measured(workload, each.name, metric.name)) for each in results.taking_part(workload)]
     drawn = [(name, values) for name, values in found if values]
-    if not drawn:
+    if len(drawn) < 2:
         return None
     middles = [median(values) or 0.0 for _, values in drawn]
     figure, axes = _figure(0.9 + 0.34 * len(drawn))

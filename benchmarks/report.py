@@ -110,9 +110,10 @@ def _workload(workload: Workload, results: Results, drawn: Sequence[str]) -> Ite
     yield f"Sizes: {listed(results.sizes(workload))}. Rounds: {rounds}.\n"
     for name in drawn:
         yield f"![{workload.metrics[0].unit if name == f'{workload.id.lower()}.svg' else 'growth'}](charts/{name})\n"
+    compared = any(row.ratio for row in told)
     yield _table(
-        ("who", *(metric.unit for metric in workload.metrics), "times as good"),
-        [(f"**{row.who}**" if row.who == OURS else row.who, *row.cells, row.ratio) for row in told],
+        ("who", *(metric.unit for metric in workload.metrics), *(["times as good"] if compared else [])),
+        [(f"**{row.who}**" if row.who == OURS else row.who, *row.cells, *([row.ratio] if compared else [])) for row in told],
     )
     yield "\n".join(f"- {_cell(note)}" for note in notes(told)) + "\n"
 

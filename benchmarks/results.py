@@ -31,7 +31,8 @@ def workloads() -> list[Workload]:
 def about(workload: Workload) -> str:
     """What its module says of it, without the number."""
     texts = [module.__doc__ or "" for module in modules() if workload.id == module.WORKLOAD.id]
-    return texts[0].removeprefix(f"{workload.id}: ").strip() if texts else ""
+    text = texts[0].removeprefix(f"{workload.id}: ").strip() if texts else ""
+    return text[:1].upper() + text[1:]
 
 
 @dataclass
@@ -106,8 +107,7 @@ def times(found: Sequence[float]) -> str:
 
 def listed(sizes: Sizes) -> str:
     """Sizes in words."""
-    return ", ".join(f"{name.replace('_', ' ')} {value:,g}" if value < 1_000 else f"{name.replace('_', ' ')} {value:,.0f}"
-                     for name, value in sizes.items())  # fmt: skip
+    return ", ".join(f"{name} {value:,.10g}" for name, value in sizes.items())
 
 
 @dataclass(frozen=True)
