@@ -23,10 +23,10 @@ FITS := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	if $$python -c '$(FITS)' >/dev/null 2>&1; then echo $$python; break; fi; done)
 
-.PHONY: help venv demo test check lint layout mypy pyright complete coverage mutants mutate leaks soak yardstick bench clean
+.PHONY: help venv demo test check lint layout mypy pyright complete coverage mutants mutate leaks soak yardstick bench bench-quick clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 venv: $(READY) ## Make .venv with everything in it
 
@@ -74,8 +74,11 @@ soak: $(READY) ## Soak a service in load and random faults, and print a verdict 
 yardstick: $(READY) ## Fetch the conformance cases of another system and print how many pass (ARGS=--help)
 	@$(BIN)/python -m tests.yardstick $(ARGS)
 
-bench: $(READY) ## Run the benchmarks (about a minute; see `python -m benchmarks --help`)
-	@$(BIN)/python -m benchmarks
+bench: $(READY) ## Run all benchmarks beside the peers that are installed, and write a report (an hour or two; ARGS=--help)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(READY) ## The same with small sizes and one round (2 minutes)
+	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 clean: ## Remove .venv and all caches
 	rm -rf .venv .hypothesis .mypy_cache .ruff_cache .coverage* build dist *.egg-info

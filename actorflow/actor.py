@@ -32,11 +32,11 @@ from actorflow.clock import Duration, seconds
 from actorflow.codec import RecordCoder, coder
 from actorflow.codec.forms import bindings, substitute
 from actorflow.errors import BadDefinition, OutsideTurn
-from actorflow.handler import handlers_of, has_handlers
+from actorflow.handlers import handlers_of, has_handlers
 from actorflow.kernel.branches import here
 from actorflow.kind import KEY, Kind, Overflow
 from actorflow.resources import Unset, is_resource, resource
-from actorflow.step import Step, declaration
+from actorflow.steps import Step, declaration
 
 T = TypeVar("T")
 P = ParamSpec("P")

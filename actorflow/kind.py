@@ -8,9 +8,9 @@ from attrs import define, field
 
 from actorflow.codec import Coder, RecordCoder, coder
 from actorflow.errors import BadDefinition, UnknownMessage
-from actorflow.handler import Handler
+from actorflow.handlers import Handler
 from actorflow.message import Message
-from actorflow.step import Step
+from actorflow.steps import Step
 
 KEY = "~key"  #: where an instance keeps its own key: no field can be called that
 _SCALARS = frozenset((str, int, float, bool, bytes, type(None)))

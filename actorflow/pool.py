@@ -12,7 +12,6 @@ to the size of the pool. Which actor a key belongs to depends on the key and the
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import field, frozen
@@ -61,6 +60,8 @@ class Pool(Generic[A_co]):
 
     def slot(self, key: str) -> str:
         """The key of the actor that *key* belongs to."""
+        from hashlib import blake2b  # noqa: PLC0415  (it loads OpenSSL, and most services have no pool)
+
         digest = blake2b(checked_key(key).encode(), digest_size=8).digest()
         return f"{int.from_bytes(digest) % self.size} of {self.size}"
 

@@ -8,7 +8,7 @@ from actorflow import records
 from actorflow.acting import TOPIC, Publish, Subscribe, Unsubscribe, outbox
 from actorflow.actor import Actor
 from actorflow.errors import MailboxFull, TooManyCalls
-from actorflow.handler import handler
+from actorflow.handlers import handler
 from actorflow.kernel.outbox import Post
 
 LISTENERS_MAX = 5_000

@@ -18,7 +18,7 @@ from actorflow.message import Message, decode_message
 from actorflow.policies.cursor import Progress, SetAside
 from actorflow.records import Address, Entry
 from actorflow.resources import injected
-from actorflow.step import Step, declaration
+from actorflow.steps import Step, declaration
 
 _progress = coder(Progress)
 _text = coder(str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator, Iterable
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from actorflow.kernel.requests import Gather, Join
 from actorflow.message import Message, reply_type
 from actorflow.policies.cursor import Progress, SetAside
 from actorflow.policies.limits import checked_key
-from actorflow.step import Step, find_step
+from actorflow.steps import Step, find_step
 from actorflow.verbs import Each, Receive, Sleep, Start, as_datetime, callee
 
 R_co = TypeVar("R_co", covariant=True)
@@ -164,10 +163,12 @@ class Workflow(Actor, Generic[R_co]):
         return UUID(bytes=self._chance("self.uuid")[:16], version=4)
 
     def _chance(self, verb: str) -> bytes:
+        from hashlib import blake2b  # noqa: PLC0415  (it loads OpenSSL, and most runs throw no dice)
+
         turn = driver(verb)
         identity = turn.branch.next(verb)
         seed = f"{turn.seed}/{identity}"
-        return hashlib.blake2b(seed.encode(), digest_size=16).digest()
+        return blake2b(seed.encode(), digest_size=16).digest()
 
     @final
     def patched(self, flag: str) -> bool:

@@ -99,6 +99,11 @@ class Workload:
     quick: Sizes
     goals: tuple[Goal, ...] = ()
     repeats: int = 5
+    tiny: Sizes | None = None
+
+    def smallest(self) -> Sizes:
+        """Sizes for tests, which measure nothing: `tiny`, or what is large in `quick` made a hundredth."""
+        return self.tiny or {name: value // 100 if value >= 200 else value for name, value in self.quick.items()}
 
     def metric(self, name: str) -> Metric:
         [found] = [metric for metric in self.metrics if metric.name == name]

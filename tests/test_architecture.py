@@ -17,7 +17,7 @@ from attrs import frozen
 PACKAGE = Path(__file__).parent.parent / "actorflow"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock", "crashpoints"),  # ground
+    ("errors", "clock", "crashpoints", "lazily"),  # ground
     ("records",),  # the nouns
     ("codec", "failures", "evolution"),  # value <-> bytes
     ("policies",),  # pure decisions
@@ -27,18 +27,18 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "message",
         "attempt",
         "resources",
-        "step",
+        "steps",
         "address",
         "actor",
         "verbs",
         "workflow",
-        "checkpoint",
+        "checkpoints",
         "acting",
         "nearby",
         "sharing",
         "pool",
         "kind",
-        "handler",
+        "handlers",
         "topic",
         "supervisor",
         "operations",

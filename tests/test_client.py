@@ -47,7 +47,7 @@ from actorflow.runtime import place as places
 from actorflow.runtime import socket as sockets
 from actorflow.runtime.pipe import accept, connect, listen_unix
 from actorflow.runtime.place import Place
-from actorflow.runtime.wire import ACTS, FORGET, HELLO, Act, Calls, Frame, Garbled, Inbox, Outbox, decode_error
+from actorflow.runtime.wire import FORGET, HELLO, Act, Calls, Frame, Garbled, Inbox, Outbox, acts, decode_error
 from actorflow.stores.sqlite import SqliteStore
 from tests.client_shop import ACTORS, Add, Broken, Fail, Finish, Order, OutOfStock, child
 
@@ -206,8 +206,8 @@ async def test_every_operation_through_the_socket_equals_the_operation_in_proces
         frames = server_of(runtime).frames
 
     assert there == here
-    assert used == set(ACTS), "the script must use every operation"
-    assert FORGET not in ACTS
+    assert used == set(acts()), "the script must use every operation"
+    assert FORGET not in acts()
     assert frames == len(there)
 
 
@@ -609,7 +609,7 @@ async def test_a_message_whose_fate_is_unknown_is_told_again_under_the_same_key(
             async with Client(url) as client:
                 await client.run(Order, "o1").tell(Add(1))
 
-    key = ACTS["tell"].asked(dying.asked[0].body)["key"]
+    key = acts()["tell"].asked(dying.asked[0].body)["key"]
     async with shop(url) as (runtime, _):
         run = runtime.run(Order, "o1")
         with pytest.raises(KeyTaken):
@@ -786,7 +786,7 @@ async def test_a_client_that_floods_waits_itself_and_all_its_calls_are_done(url:
     monkeypatch.setattr(sockets, "CALLS_MAX", 3)
     async with shop(url) as (_, client), raw(url) as stream:
         inbox = Inbox(stream, 100_000)
-        start = ACTS["start"]
+        start = acts()["start"]
         values = {"input": b'{"total":0}', "on_conflict": "join", "deadline_s": None, "request": ""}
         frames = [b"%d start %b\n" % (n, start.ask({"to": Address("Order", f"o{n}"), **values})) for n in range(1, 201)]
         await stream.send(b"".join(frames))
@@ -960,7 +960,7 @@ async def test_a_runtime_in_memory_has_no_socket() -> None:
 
 
 async def test_payloads_travel_as_text_that_a_person_can_read() -> None:
-    act = ACTS["tell"]
+    act = acts()["tell"]
     values = {"to": Address("Order", "ö 1"), "type": "add", "body": b'{"amount":"\\n"}', "key": None, "after_s": None}
 
     body = act.ask(values)

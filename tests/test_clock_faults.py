@@ -9,7 +9,7 @@ import pytest
 from attrs import define, field
 
 from actorflow import Message, Retry, Runtime, Transient, Workflow, gather, step
-from actorflow.runtime import Runtime as AnyRuntime
+from actorflow.runtime.runtime import Runtime as AnyRuntime
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend, LoopClock
 from actorflow.testing.invariants import rows_of, violations

@@ -43,7 +43,7 @@ from actorflow.errors import (
     UnknownRun,
 )
 from actorflow.records import Address
-from actorflow.step import declaration
+from actorflow.steps import declaration
 from actorflow.stores.memory import MemoryStore
 
 T = TypeVar("T")

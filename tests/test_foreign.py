@@ -19,7 +19,7 @@ from actorflow.errors import ForeignAwait, OutsideTurn
 from actorflow.kernel.requests import Broken, Finished, Stretch
 from actorflow.kernel.turn import Turn
 from actorflow.runtime.loops import current_loop
-from actorflow.step import step
+from actorflow.steps import step
 
 pytestmark = pytest.mark.anyio
 

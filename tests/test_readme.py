@@ -82,9 +82,9 @@ def test_every_link_to_a_file_leads_to_one(target: str) -> None:
 
 
 def test_the_commands_of_the_readme_are_targets_of_the_makefile() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (README.parent / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (README.parent / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
 
-    assert set(re.findall(r"\bmake ([a-z]+)\b", TEXT)) <= targets
+    assert set(re.findall(r"\bmake ([a-z-]+)\b", TEXT)) <= targets
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"^\| `([A-Z]\w+)`(?:, `([A-Z]\w+)`)? \|", TEXT, flags=re.MULTILINE))))

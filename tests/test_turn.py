@@ -13,7 +13,7 @@ from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actorflow.checkpoint import checkpoint
+from actorflow.checkpoints import checkpoint
 from actorflow.errors import (
     AgainMisplaced,
     Divergence,
@@ -30,7 +30,7 @@ from actorflow.kernel.requests import Again, Asked, Broken, Closing, Finished, G
 from actorflow.kernel.turn import Turn
 from actorflow.kind import Fields
 from actorflow.records import Entry, Event
-from actorflow.step import plain, step
+from actorflow.steps import plain, step
 from actorflow.workflow import Workflow, gather
 
 

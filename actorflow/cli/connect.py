@@ -11,7 +11,7 @@ import anyio
 from actorflow.cli.exits import UsageError
 from actorflow.errors import StoreUnavailable
 from actorflow.operations import Operations
-from actorflow.runtime import Client
+from actorflow.runtime.client import Client
 from actorflow.runtime.place import Place
 from actorflow.stores import Store
 from actorflow.stores.view import SqliteView

@@ -14,15 +14,10 @@ from typing import Any, NamedTuple, NotRequired, Required, get_origin
 
 import attrs
 import orjson
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
-from cattrs.preconf.orjson import make_converter
 
 from actorflow.codec.forms import bindings, field_forms, resolve, substitute
 from actorflow.codec.scalars import dumps
 from actorflow.codec.shape import Decode, Encode, Misfit, Shape, class_of, misfit, unreadable
-
-_CONVERTER = make_converter(detailed_validation=False, forbid_extra_keys=True)
-"""Only makes code: every field brings its own hooks."""
 
 
 class Field(NamedTuple):
@@ -139,12 +134,10 @@ def _generated(form: Any, fields: Sequence[Field]) -> tuple[Encode, Decode] | No
     cls = get_origin(form) or form
     if issubclass(cls, tuple) or not all(field.init for field in fields):
         return None
-    hooks: Any = {f.name: override(unstruct_hook=f.shape.encode, struct_hook=f.shape.decode) for f in fields}
+    from actorflow.codec.generated import generated  # noqa: PLC0415  (it brings cattrs, which no scalar needs)
+
     try:
-        return (
-            make_dict_unstructure_fn(form, _CONVERTER, _cattrs_use_linecache=False, **hooks),
-            make_dict_structure_fn(form, _CONVERTER, _cattrs_use_linecache=False, **hooks),
-        )
+        return generated(form, {field.name: field.shape for field in fields})
     except Exception:  # noqa: BLE001  (a field called `converter`, a name it cannot resolve, a free type variable)
         return None
 

@@ -26,18 +26,31 @@ _loads: Callable[[bytes], Any] = orjson.loads
 _dumps: Callable[[Any, None, int], bytes] = orjson.dumps
 _fast, _traced = Shapes(traced=False), Shapes(traced=True)
 _making = RLock()
+_MADE = frozenset(("_encode", "_decode", "_same", "_shapes", "_heads"))  #: slots that are filled when they are first needed
 
 
 class Coder(Generic[T]):
-    """Values of one type to bytes and back. Ask `coder` for one: they are kept."""
+    """Values of one type to bytes and back. Ask `coder` for one: they are kept.
+
+    Its shape is made when it is first used: most types that a process knows of are never written or read by it.
+    """
 
     __slots__ = ("_decode", "_encode", "_same", "form")
 
+    _encode: Callable[[Any], Any]
+    _decode: Callable[[Any], Any]
+    _same: type | None
+
     def __init__(self, form: Any) -> None:
-        with _making:  # A type that contains itself is half made for a moment.
-            shape: Shape = _fast.of(form)
         self.form: Any = form
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for a slot that is empty: the first time."""
+        if name not in _MADE:
+            raise AttributeError(name)
+        shape = _shape_of(self.form)
         self._encode, self._decode, self._same = shape.encode, shape.decode, shape.same
+        return object.__getattribute__(self, name)
 
     def encode(self, value: T, what: str) -> bytes:
         """*value* as JSON. *what* opens the path in the error: "result of step charge".
@@ -76,6 +89,11 @@ class Coder(Generic[T]):
         return f"coder({self.form!r})"
 
 
+def _shape_of(form: Any) -> Shape:
+    with _making:  # A type that contains itself is half made for a moment.
+        return _fast.of(form)
+
+
 _coders: dict[Any, Coder[Any]] = {}
 
 
@@ -108,13 +126,22 @@ class RecordCoder:
 
     __slots__ = ("_coders", "_defaults", "_heads", "_names", "_order", "_same", "_shapes")
 
+    _heads: Mapping[str, bytes]
+    _same: tuple[type | None, ...]
+    _shapes: Mapping[str, Shape]
+
     def __init__(self, types: Mapping[str, Any], defaults: Mapping[str, Callable[[], Any]] | None = None) -> None:
         self._coders = {name: coder(form) for name, form in types.items()}
-        with _making:
-            self._shapes = {name: _fast.of(form) for name, form in types.items()}
-        self._heads = {name: orjson.dumps(name) + b":" for name in types}
-        self._names, self._defaults = frozenset(types), dict(defaults or {})
-        self._order, self._same = tuple(types), tuple(shape.same for shape in self._shapes.values())
+        self._names, self._defaults, self._order = frozenset(types), dict(defaults or {}), tuple(types)
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for a slot that is empty: the first time."""
+        if name not in _MADE:
+            raise AttributeError(name)
+        self._shapes = {of: _shape_of(each.form) for of, each in self._coders.items()}
+        self._heads = {of: orjson.dumps(of) + b":" for of in self._order}
+        self._same = tuple(shape.same for shape in self._shapes.values())
+        return object.__getattribute__(self, name)
 
     def encode(self, values: Mapping[str, Any], what: str) -> bytes:
         """All of *values*, in the declared order.

@@ -15,7 +15,6 @@ from math import isfinite
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import orjson
 
@@ -129,6 +128,8 @@ def _write_moment(value: datetime | time) -> str:
         raise Misfit(value, "the offset of its time zone has a fraction of a second, which is not read back; round it")
     if zone is None or type(zone) is timezone:
         return value.isoformat() + ("[fold=1]" if value.fold else "")
+    from zoneinfo import ZoneInfo  # noqa: PLC0415  (it looks for the zones, and most moments are in UTC)
+
     if type(zone) is ZoneInfo and zone.key and isinstance(value, datetime):
         return f"{value.isoformat()}[{zone.key}]"
     if zone.utcoffset(None) is not None:
@@ -143,6 +144,8 @@ def _read_moment(text: str) -> datetime:
         return moment
     if zone == "fold=1]":
         return moment.replace(fold=1)
+    from zoneinfo import ZoneInfo  # noqa: PLC0415
+
     there = moment.replace(tzinfo=ZoneInfo(zone.removesuffix("]")))
     later = there.replace(fold=1)
     # If the rules of the zone changed meanwhile, no offset fits; the wall time is what the user named.

@@ -13,7 +13,7 @@ from actorflow.runtime.calls import Call, Sleeping, Stopper, Waiting
 from actorflow.runtime.children import Awaiting, Starting
 from actorflow.runtime.looping import Looping
 from actorflow.runtime.sending import Asking, AskingInMemory, Telling
-from actorflow.step import StepCall
+from actorflow.steps import StepCall
 from actorflow.verbs import Ask, Each, Receive, ResultOf, Sleep, Start, Tell
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from actorflow.runtime import reports
 from actorflow.runtime.calls import Abandonable, Stopped
 from actorflow.runtime.performing import perform
 from actorflow.runtime.workers import Job
-from actorflow.step import Step, StepCall
+from actorflow.steps import Step, StepCall
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation

@@ -30,7 +30,7 @@ from actorflow.runtime.queueing import Queues
 from actorflow.runtime.reading import read
 
 if TYPE_CHECKING:
-    from actorflow.handler import Handler
+    from actorflow.handlers import Handler
     from actorflow.runtime.host import Host
     from actorflow.runtime.operators import Operators
 

@@ -30,7 +30,7 @@ from actorflow.runtime.calls import REPEAT_S
 from actorflow.runtime.mail import given_up, mail_of
 from actorflow.runtime.performing import perform
 from actorflow.runtime.workers import Job
-from actorflow.step import Step, StepCall, declaration, find_step
+from actorflow.steps import Step, StepCall, declaration, find_step
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation

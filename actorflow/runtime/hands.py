@@ -21,7 +21,7 @@ from actorflow.clock import moment
 from actorflow.errors import BadDefinition, StepTimeout
 from actorflow.runtime.performing import perform
 from actorflow.runtime.workers import Job
-from actorflow.step import Step
+from actorflow.steps import Step
 
 if TYPE_CHECKING:
     from contextvars import Context

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
@@ -51,7 +52,9 @@ from actorflow.runtime.tree import Tree
 from actorflow.runtime.workers import Workers
 from actorflow.stores import Store
 from actorflow.stores.committer import Committer
-from actorflow.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from actorflow.supervisor import Supervisor
 
 log: logging.Logger = logging.getLogger("actorflow")
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from actorflow.policies.failure import FailureReport
     from actorflow.runtime.activation import Activation
     from actorflow.runtime.memory_actor import MemoryActor
-    from actorflow.runtime.tree import Node
+    from actorflow.runtime.nodes import Node
 
     Live = Activation | MemoryActor
 

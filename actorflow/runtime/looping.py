@@ -32,7 +32,7 @@ from actorflow.runtime.calls import Abandonable, Stopped
 from actorflow.runtime.hands import Hand, Item, TaskHand, ThreadHand, in_thread
 from actorflow.runtime.loops import Signal
 from actorflow.runtime.sources import Reading, called, size_of, takes_after
-from actorflow.step import Step
+from actorflow.steps import Step
 from actorflow.verbs import Each, callee
 
 if TYPE_CHECKING:

@@ -35,11 +35,11 @@ from actorflow.runtime.memory_actor import MemoryActor
 from actorflow.runtime.tickets import Letter, Question
 from actorflow.runtime.workers import Workers
 from actorflow.sharing import handed_over
-from actorflow.supervisor import Child
 
 if TYPE_CHECKING:
     from actorflow.runtime.host import Host
     from actorflow.runtime.tree import Tree
+    from actorflow.supervisor import Child
 
 log: logging.Logger = logging.getLogger("actorflow")
 

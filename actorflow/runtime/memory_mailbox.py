@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actorflow.errors import ActorflowError, MailboxFull
-from actorflow.handler import Handler
+from actorflow.handlers import Handler
 from actorflow.kind import Kind
 from actorflow.message import Message
 from actorflow.records import Address

@@ -24,11 +24,11 @@ from actorflow.records import Consume, Entry, EntryStatus, Envelope, Event, SetD
 from actorflow.runtime import reports
 from actorflow.runtime.reading import READS
 from actorflow.runtime.sending import notice
-from actorflow.step import StepCall
+from actorflow.steps import StepCall
 from actorflow.verbs import Ask, ResultOf
 
 if TYPE_CHECKING:
-    from actorflow.handler import Handler
+    from actorflow.handlers import Handler
     from actorflow.runtime.handling import ActorActivation
 
 log: logging.Logger = logging.getLogger("actorflow")

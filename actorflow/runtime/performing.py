@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import anyio
-import anyio.to_process
 import anyio.to_thread
 from attrs import define, evolve, field
 
@@ -25,7 +24,7 @@ from actorflow.errors import WorkerDied
 from actorflow.failures import decode_failure, encode_failure
 from actorflow.policies.limits import Limits
 from actorflow.runtime.loops import Loop, Signal
-from actorflow.step import Step, find_step
+from actorflow.steps import Step, find_step
 
 T = TypeVar("T")
 Begun = Callable[[], object]
@@ -71,6 +70,8 @@ async def perform(place: Place, step: Step, arguments: dict[str, Any], begun: Be
 
 
 async def _perform_in_process(step: Step, arguments: dict[str, Any]) -> Any:
+    import anyio.to_process  # noqa: PLC0415  (most services have no such step, and it brings pickle and runpy)
+
     encoded = step.coder.encode(arguments, step.of_argument)
     info = current.get()
     known = evolve(info, beat=None) if isinstance(info, StepInfo) else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -116,7 +115,9 @@ class Place:
         beside = f"{self.path}.sock"
         if len(os.fsencode(beside)) <= SOCKET_PATH_BYTES_MAX:
             return beside
-        path = Path(tempfile.gettempdir(), f"actorflow-{os.getuid()}", f"{store_id[:16]}.sock")
+        from tempfile import gettempdir  # noqa: PLC0415  (it brings all of Python's archives)
+
+        path = Path(gettempdir(), f"actorflow-{os.getuid()}", f"{store_id[:16]}.sock")
         if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
             path = Path("/tmp", *path.parts[-2:])  # noqa: S108  (made 0700, and looked at before it is used)
         _own_directory(path.parent)

@@ -41,7 +41,7 @@ from actorflow.records import (
 )
 from actorflow.runtime import reports
 from actorflow.runtime.mail import given_up
-from actorflow.step import steps_called
+from actorflow.steps import steps_called
 
 if TYPE_CHECKING:
     from actorflow.runtime.operators import Operators

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 from anyio.abc import TaskGroup
 
 from actorflow.actor import Actor
 from actorflow.clock import Chance, Clock, Duration, SystemClock, seconds
-from actorflow.embedding import apps, signals
-from actorflow.embedding.asgi import AsgiApp, WithRuntime
 from actorflow.errors import BadDefinition, BadDuration, NotRunning, StoreStopped
 from actorflow.kind import Kind
 from actorflow.nearby import Nearby
@@ -31,8 +29,11 @@ from actorflow.runtime.place import Announces
 from actorflow.runtime.socket import Server, take
 from actorflow.runtime.watchdog import Stall, Watchdog
 from actorflow.stores import Durability, Store, open_store
-from actorflow.supervisor import Supervisor, actors_of, checked_tree
 from actorflow.topic import Topic
+
+if TYPE_CHECKING:
+    from actorflow.embedding.asgi import AsgiApp, WithRuntime
+    from actorflow.supervisor import Supervisor
 
 STALL_S_MIN = 0.01  #: the shortest stall that a watchdog can tell from a loop at work
 
@@ -85,8 +86,8 @@ class Runtime(Front):
         watchdog: Duration | None = "100ms",
     ) -> None:
         self._store = store if store is not None else open_store(url, durability=durability)
-        self._tree = checked_tree(tree)
-        self._kinds = _registered([*actors, *(of for of in actors_of(self._tree) if of not in actors)])
+        self._tree, static = _checked(tree) if tree else ((), [])
+        self._kinds = _registered([*actors, *(of for of in static if of not in actors)])
         self._resources = Resources.of(resources)
         for kind in self._kinds.values():
             self._resources.bind(kind.name, kind.cls.__qualname__, kind.resources)
@@ -262,6 +263,8 @@ class Runtime(Front):
             StoreError: The store takes no more writes, as when another process took it.
             BadDefinition: It was not called in the main thread, where signals arrive.
         """
+        from actorflow.embedding import signals  # noqa: PLC0415  (for those who ask for it, here and below)
+
         host = self._running()
         if await signals.until_told(host.lost, self._at_once, self.drain):
             assert self.drained is not None
@@ -278,12 +281,16 @@ class Runtime(Front):
         Raises:
             BadDefinition: The kind of the app is not known, it has started, or it or this runtime is taken already.
         """
+        from actorflow.embedding import apps  # noqa: PLC0415
+
         apps.install(self, app, taken=self._taken())
         self._app = app
 
     @asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncGenerator[None]:
         """For an app without a lifespan: `FastAPI(lifespan=runtime.lifespan)`, `Litestar(lifespan=[runtime.lifespan])`."""
+        from actorflow.embedding import apps  # noqa: PLC0415
+
         apps.show(self, app)
         async with self:
             yield
@@ -296,6 +303,8 @@ class Runtime(Front):
         Raises:
             BadDefinition: This runtime is taken already.
         """
+        from actorflow.embedding.asgi import WithRuntime  # noqa: PLC0415
+
         if taken := self._taken():
             raise BadDefinition(taken)
         self._app = app
@@ -358,6 +367,14 @@ def _stall_s(watchdog: Duration) -> float:
     if threshold_s < STALL_S_MIN:
         raise BadDuration(watchdog, "a watchdog takes 10 ms at least: a loop at work is often that late")
     return threshold_s
+
+
+def _checked(tree: Sequence[Supervisor]) -> tuple[tuple[Supervisor, ...], list[type[Actor]]]:
+    """The tree, and the classes of its children."""
+    from actorflow.supervisor import actors_of, checked_tree  # noqa: PLC0415  (for those who have one)
+
+    checked = checked_tree(tree)
+    return checked, actors_of(checked)
 
 
 def _registered(actors: Sequence[type[Actor]]) -> dict[str, Kind]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
+import os
 import socket
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from actorflow.runtime.operators import Operators
 from actorflow.runtime.pipe import accept, close, listen_loopback, listen_unix
 from actorflow.runtime.place import Announces, Place, place_of, reach
 from actorflow.runtime.wire import (
-    ACTS,
     ANSWER_BYTES_MAX,
     FORGET,
     HELLO,
@@ -34,6 +33,7 @@ from actorflow.runtime.wire import (
     Garbled,
     Inbox,
     Outbox,
+    acts,
     encode_error,
     frame_bytes_max,
 )
@@ -125,7 +125,7 @@ class Server:
 
     def _listener(self) -> socket.socket:
         if places.LOOPBACK:
-            self._token = secrets.token_hex(16)
+            self._token = os.urandom(16).hex()
             return listen_loopback()
         path = Place.of(self.store.url).socket_path(self.operators.host.lease.store_id)
         listener = listen_unix(path)
@@ -171,13 +171,15 @@ class Server:
         """
         if (frame.number, frame.word) != (0, "hello"):
             raise Garbled("it did not say hello")
+        from hmac import compare_digest  # noqa: PLC0415  (it loads OpenSSL)
+
         said = HELLO.decode(frame.body, "hello")
         if said["version"] != VERSION:
             raise Refused(
                 f"this client speaks version {said['version']} and the holder version {VERSION}: install the same actorflow at "
                 f"both sides."
             )
-        if not secrets.compare_digest(said["token"].encode(), self._token.encode()):
+        if not compare_digest(said["token"].encode(), self._token.encode()):
             raise Refused("the client does not know the token in the lock file.")
         if self.connections > CONNECTIONS_MAX:
             raise TooManyCalls("clients of one holder", CONNECTIONS_MAX)
@@ -240,7 +242,7 @@ class _Connection:
                 scope.cancel()
         elif number == 0 or number in self._waiting:
             raise Garbled(f"call {number} is under way")
-        elif (act := ACTS.get(word)) is None:
+        elif (act := acts().get(word)) is None:
             self._tell(number, *encode_error(Refused(f"the holder knows no operation {word[:40]!r}: it is another actorflow.")))
         elif word in WAITS:
             if len(self._waiting) >= WAITING_MAX:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from actorflow.handler import Handler
+from actorflow.handlers import Handler
 from actorflow.kernel.outbox import SetTimer
 from actorflow.message import Message, decode_message
 from actorflow.sharing import reply_handed_over

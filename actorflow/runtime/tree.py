@@ -1,176 +1,26 @@
-"""The live tree: supervisors that obey `policies.supervision`, and what there is to see of them.
+"""The live tree: its supervisors, their children, and what there is to see of them.
 
-A supervisor here is no task: it is handed events and does at once what the policy says. What a supervisor's end means for
-others ends with its parents: at the top it is logged, and all else in the runtime goes on.
+A service without supervisors has an empty one, so what supervisors are made of is imported with the first of them.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field
 
 from actorflow.errors import InvalidState, StoreStopped
 from actorflow.operations import TreeNode
-from actorflow.policies import supervision
-from actorflow.policies.tree import (
-    Action,
-    After,
-    Boot,
-    ChildState,
-    Event,
-    Exit,
-    Exited,
-    Failed,
-    Keep,
-    Ready,
-    Report,
-    Start,
-    StartChild,
-    Started,
-    Stop,
-    StopChild,
-    StopRequested,
-    SupervisorState,
-    Why,
-)
 from actorflow.records import Address
-from actorflow.runtime.lives import Life, address_of, text_of
-from actorflow.runtime.loops import Signal
-from actorflow.supervisor import Child, Supervisor
 
 if TYPE_CHECKING:
     from actorflow.policies.failure import FailureReport
+    from actorflow.policies.tree import ChildState
     from actorflow.runtime.activation import Activation
     from actorflow.runtime.host import Host
-    from actorflow.runtime.lives import Live
-
-log: logging.Logger = logging.getLogger("actorflow")
-
-
-@define(eq=False)
-class Node:
-    """One start of one supervisor, to its end."""
-
-    tree: Tree
-    spec: Supervisor
-    parent: Node | None
-    generation: int = 0  #: as its parent counts its starts
-    state: SupervisorState = field(init=False)
-    nodes: dict[str, Node] = field(factory=dict[str, "Node"])
-    failures: dict[str, str] = field(factory=dict[str, str])  #: the last one of each child
-    ready: bool = False  #: all its children were up
-    gave_up: str | None = None  #: it restarted somebody too often
-    why: Why | None = None  #: with what it ended
-    settled: Signal = field(init=False)  #: it was ready, or has ended
-    ended: Signal = field(init=False)
-    _events: deque[Event] = field(factory=deque[Event])
-    _busy: bool = False
-    _nested: dict[str, Supervisor] = field(init=False)
-    _actors: dict[str, Child[Any]] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.state = supervision.supervisor(self.spec.spec())
-        self.settled, self.ended = Signal(self.tree.host.loop), Signal(self.tree.host.loop)
-        self._nested = {child.id: child for child in self.spec.children if isinstance(child, Supervisor)}
-        self._actors = {child.id: child for child in self.spec.children if isinstance(child, Child)}
-
-    def hand(self, event: Event) -> None:
-        """Something happened: decide, and do it. What that leads to at once waits in line."""
-        self._events.append(event)
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._events:
-                self._decide(self._events.popleft())
-        finally:
-            self._busy = False
-
-    def _decide(self, event: Event) -> None:
-        host = self.tree.host
-        if self.tree.lost:
-            return
-        now, die = host.clock.monotonic(), host.chance.jitter()
-        self.state, actions = supervision.decide(self.state, event, now=now, die=die)
-        if isinstance(event, Exited) and not any(isinstance(action, Keep) for action in actions):
-            life = self.tree.life(event.child, event.generation)
-            if life is not None:
-                life.over(for_good=self._for_good(event.child))
-        for action in actions:
-            self._obey(action)
-
-    def _for_good(self, id: str) -> bool:
-        """True if that child, which has ended, does not come back by itself, as far as is known here."""
-        state, child = self.state, self.state.child(id)
-        if self.tree.closing or (child is not None and child.status != "down"):
-            return False
-        if state.phase in ("exiting", "ended"):
-            return self.parent is None
-        return not state.plan.stops and not state.plan.starts and all(each.status != "restarting" for each in state.children)
-
-    def _obey(self, action: Action) -> None:
-        match action:
-            case Start(id, generation) if id in self._nested:
-                node = self.nodes[id] = Node(self.tree, self._nested[id], self, generation)
-                node.hand(Boot())
-            case Start(id, generation):
-                Life(self, self._actors[id], generation).begin()
-            case Stop(id, generation) if id in self._nested:
-                self.nodes[id].hand(StopRequested())
-            case Stop(id, generation, within_s):
-                life = self.tree.life(id, generation)
-                if life is None:
-                    self.hand(Exited(id, generation, "shutdown"))
-                else:
-                    life.stop(within_s or 0.0)
-            case Keep(id, generation):
-                life = self.tree.life(id, generation)
-                if life is not None and life.actor is not None:
-                    life.actor.go_on()
-            case After(delay_s, event):
-                self.tree.host.deadlines.after(delay_s, lambda: self.hand(event))
-            case Report():
-                self._report(action)
-            case Ready():
-                self.ready = True
-                self.settled.set()
-                if self.parent is not None:
-                    self.parent.hand(Started(self.spec.id, self.generation))
-            case Exit(why):
-                self.end(why)
-
-    def _report(self, report: Report) -> None:
-        what = f"{report.what.replace('_', ' ')} ({text_of(report.why)})"
-        self.failures[report.child] = text_of(report.why)
-        if report.what == "too_many_restarts":
-            self.gave_up = f"{report.child}: {what}"
-        log.warning("%s > %s: %s", self.spec.name, report.child, what)
-
-    def end(self, why: Why) -> None:
-        """All its children are down."""
-        self.why = why
-        self.settled.set()
-        self.ended.set()
-        if self.parent is not None:
-            self.parent.hand(Exited(self.spec.id, self.generation, why))
-        elif self.failure is not None:
-            log.critical(
-                "supervisor %s has ended and stays down, with all below it: %s. Everything else goes on. Mend what failed, "
-                "then `runtime.start_child(%r)`.",
-                self.spec.name,
-                self.failure,
-                self.spec.name,
-            )
-        else:
-            log.info("supervisor %s has ended", self.spec.name)
-
-    @property
-    def failure(self) -> str | None:
-        """What made it end, if that was no request and no end of a significant child."""
-        return text_of(self.why) if isinstance(self.why, Failed) else self.gave_up
+    from actorflow.runtime.lives import Life, Live
+    from actorflow.runtime.nodes import Node
+    from actorflow.supervisor import Child, Supervisor
 
 
 @define(eq=False)
@@ -179,8 +29,8 @@ class Tree:
 
     host: Host
     roots: tuple[Supervisor, ...]
-    nodes: list[Node] = field(factory=list[Node], init=False)  #: at the top, in the order of their start
-    lives: dict[Address, Life] = field(factory=dict[Address, Life], init=False)  #: of the static children that shall be in memory
+    nodes: list[Node] = field(factory=list["Node"], init=False)  #: at the top, in the order of their start
+    lives: dict[Address, Life] = field(factory=dict[Address, "Life"], init=False)  #: of those that shall be in memory
     down: set[int] = field(factory=set[int], init=False)  #: static children whose mail wakes nobody
     closing: bool = field(default=False, init=False)
     lost: bool = field(default=False, init=False)  #: the store takes nothing any more: nothing is decided
@@ -193,9 +43,11 @@ class Tree:
             self._register(root, ())
 
     def _register(self, child: Child[Any] | Supervisor, above: tuple[str, ...]) -> None:
+        from actorflow.supervisor import Child  # noqa: PLC0415  (see the top of this module)
+
         self._above[child.id] = above
         if isinstance(child, Child):
-            self._children[address_of(child)] = child
+            self._children[Address(child.cls.__kind__, child.key)] = child
             return
         for each in child.children:
             self._register(each, (*above, child.id))
@@ -209,20 +61,27 @@ class Tree:
             Exception: What kept a child from starting. What was up by then is to be stopped by `close`.
         """
         for spec in self.roots:
-            node = Node(self, spec, None)
+            node = self._node(spec)
             self.nodes.append(node)
-            node.hand(Boot())
+            node.boot()
             await node.settled.wait()
             if not node.ready:
-                if isinstance(node.why, Failed):
-                    raise node.why.error
-                raise self.host.committer.stopped or StoreStopped(f"supervisor {spec.name} was stopped before it was up")
+                raise (
+                    node.error
+                    or self.host.committer.stopped
+                    or StoreStopped(f"supervisor {spec.name} was stopped before it was up")
+                )
+
+    def _node(self, spec: Supervisor) -> Node:
+        from actorflow.runtime.nodes import Node  # noqa: PLC0415  (see the top of this module)
+
+        return Node(self, spec, None)
 
     async def close(self) -> None:
         """Stop all, last one first; each child has its own time for that."""
         self.closing = True
         for node in reversed(self.nodes):
-            node.hand(StopRequested())
+            node.stop()
             await node.ended.wait()
 
     def abandon(self) -> None:
@@ -288,9 +147,9 @@ class Tree:
         """
         top = self._top(name)
         if top is not None:
-            top.hand(StopRequested())
+            top.stop()
         elif (node := self._supervisor_of(name)) is not None:
-            node.hand(StopChild(name))
+            node.stop_child(name)
 
     def start_child(self, name: str) -> None:
         """Start one that is down. No effect on one that is up.
@@ -302,9 +161,9 @@ class Tree:
         top = self._top(name)
         if top is not None:
             if top.ended.is_set:
-                again = Node(self, top.spec, None)
+                again = self._node(top.spec)
                 self.nodes[self.nodes.index(top)] = again
-                again.hand(Boot())
+                again.boot()
             return
         node = self._supervisor_of(name)
         if node is None:
@@ -313,7 +172,7 @@ class Tree:
         if node.state.child(name) is None:
             above = self._above[name][-1]
             raise InvalidState("start", name, "temporary, and has ended", f"It starts with {above} only.")
-        node.hand(StartChild(name))
+        node.start_child(name)
 
     def _top(self, name: str) -> Node | None:
         if name not in self._above:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, cast, get_type_hints
 
 import anyio
@@ -132,11 +133,11 @@ def _act(name: str, method: Callable[..., Any]) -> Act:
     )
 
 
-ACTS: dict[str, Act] = {
-    name: _act(name, method)
-    for name, method in vars(Operations).items()
-    if inspect.isfunction(method) and not name.startswith("_")
-}
+@cache
+def acts() -> dict[str, Act]:
+    """All of them, by name. Made when the first client comes: most processes have none."""
+    methods = {name: method for name, method in vars(Operations).items() if not name.startswith("_")}
+    return {name: _act(name, method) for name, method in methods.items() if inspect.isfunction(method)}
 
 
 class Calls:
@@ -146,7 +147,7 @@ class Calls:
         self._call = call
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        act = ACTS.get(name)
+        act = acts().get(name)
         if act is None:
             raise AttributeError(name)
         return lambda *args, **kwargs: self._call(act, act.named(args, kwargs))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import sys
-from importlib.resources import files
 from zlib import crc32
 
 from attrs import field, frozen
 
 from actorflow.errors import StoreBroken, StoreTooNew, StoreUnavailable
-from actorflow.stores.statements import SQL
+from actorflow.stores.statements import SQL, packaged
 
 APPLICATION_ID = 0x61637466  #: "actf"; `file` shows it
 SQLITE_MIN = (3, 35, 0)  #: UPDATE FROM (3.33) and RETURNING (3.35)
-
-_FILE_NAME = re.compile(r"(\d{4})_\w+\.sql")
 
 
 @frozen
@@ -32,20 +28,10 @@ class Migration:
         return crc32(self.sql.encode())
 
 
-def known_migrations() -> tuple[Migration, ...]:
-    """All that this version of actorflow knows, in order, numbered from 1 without gaps."""
-    folder = files("actorflow.stores").joinpath("migrations")
-    named = [(file, match) for file in folder.iterdir() if (match := _FILE_NAME.fullmatch(file.name))]
-    found = sorted((Migration(int(match[1]), file.name, file.read_text("utf-8")) for file, match in named), key=_number)
-    assert [each.number for each in found] == list(range(1, len(found) + 1)), "migrations have gaps"
-    return tuple(found)
+FILES = ("0001_start.sql",)
+"""The migrations, in order: never one is taken out or edited."""
 
-
-def _number(migration: Migration) -> int:
-    return migration.number
-
-
-MIGRATIONS = known_migrations()
+MIGRATIONS = tuple(Migration(number, name, packaged(f"migrations/{name}")) for number, name in enumerate(FILES, 1))
 
 
 @frozen(kw_only=True)

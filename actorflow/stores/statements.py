@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
-from importlib.resources import files
+from pkgutil import get_data
 from typing import Any
 
 CHUNKS = (256, 32, 4, 1)
@@ -29,7 +29,14 @@ def parse(text: str) -> dict[str, str]:
     return {name: body.strip() for name, body in zip(parts[::3], parts[2::3], strict=True)}
 
 
-SQL = parse(files("actorflow.stores").joinpath("statements.sql").read_text("utf-8"))
+def packaged(path: str) -> str:
+    """A text that lies in this package; also where that is a zip file."""
+    found = get_data("actorflow.stores", path)
+    assert found is not None
+    return found.decode()
+
+
+SQL = parse(packaged("statements.sql"))
 
 
 class Bulk:

@@ -5,18 +5,13 @@ Pytest loads this package with the plugin, whatever it is that is tested: so the
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from actorflow.lazily import lazily
 
 if TYPE_CHECKING:
     from actorflow.testing.harness import Harness as Harness
     from actorflow.testing.journals import Journal as Journal
     from actorflow.testing.journals import assert_replays as assert_replays
-
-_WHERE = {"Harness": "harness", "Journal": "journals", "assert_replays": "journals"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+else:
+    __getattr__, __dir__, __all__ = lazily(__name__, {"harness": "Harness", "journals": "Journal assert_replays"})

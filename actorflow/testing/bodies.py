@@ -17,7 +17,7 @@ from attrs import define, field
 
 from actorflow.attempt import current_step
 from actorflow.errors import BadDefinition
-from actorflow.step import Step, declaration
+from actorflow.steps import Step, declaration
 from actorflow.testing.faults import PowerCut
 
 NOTHING: Any = object()  #: no value was given

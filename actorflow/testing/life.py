@@ -16,9 +16,9 @@ from actorflow.kind import Kind
 from actorflow.operations import Operations
 from actorflow.policies.limits import Limits
 from actorflow.records import Address, Commit, Refusal, RunQuery
-from actorflow.runtime import Runtime
 from actorflow.runtime.loops import Loop
 from actorflow.runtime.performing import Stage
+from actorflow.runtime.runtime import Runtime
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
 from actorflow.supervisor import Supervisor

@@ -21,7 +21,7 @@ from actorflow.errors import (
     RunPaused,
     StoreError,
 )
-from actorflow.runtime import Runtime
+from actorflow.runtime.runtime import Runtime
 from actorflow.testing.plans import Hiccup
 from actorflow.testing.players import Account, Add, Boom, Play, Total, Word
 from actorflow.testing.programs import Act, Client, Deposit, Expected, Explode, Launch, words_of

@@ -13,13 +13,13 @@ from attrs import define, field, frozen
 
 from actorflow.actor import Actor
 from actorflow.attempt import current_step
-from actorflow.checkpoint import checkpoint
+from actorflow.checkpoints import checkpoint
 from actorflow.errors import Abort, ActorPaused, ChildFailed, StepInterrupted, StepTimeout, Transient
-from actorflow.handler import handler
+from actorflow.handlers import handler
 from actorflow.message import Message
 from actorflow.policies.retry import Retry
 from actorflow.records import Address, Commit, Entry, Refusal, Run
-from actorflow.step import step
+from actorflow.steps import step
 from actorflow.supervisor import Child, Supervisor
 from actorflow.testing.faults import FaultStore, PowerCut
 from actorflow.testing.programs import (

@@ -26,7 +26,7 @@ from actorflow.clock import Chance, Clock
 from actorflow.errors import InvalidState, RunEnded, RunPaused, StoreUnavailable
 from actorflow.policies.limits import Limits
 from actorflow.records import ENDED, Address, Commit, Entry, Envelope, Refusal, Run, RunQuery
-from actorflow.runtime import Runtime
+from actorflow.runtime.runtime import Runtime
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend, LoopClock, Ticks, run_virtual

@@ -22,7 +22,7 @@ import attrs
 from attrs import define, field, frozen
 
 from actorflow.actor import Actor
-from actorflow.step import declaration
+from actorflow.steps import declaration
 from actorflow.testing.bodies import is_users
 
 NODES_MAX = 20_000  #: values looked at for one picture of the world: more is no test's world

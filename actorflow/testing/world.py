@@ -16,7 +16,7 @@ from attrs import define, field
 from actorflow.clock import Chance
 from actorflow.errors import InvalidState, RunEnded, StoreError, StoreUnavailable
 from actorflow.records import Address, Commit, Refusal, RunQuery
-from actorflow.runtime import Runtime
+from actorflow.runtime.runtime import Runtime
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import LoopClock, Ticks

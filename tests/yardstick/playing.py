@@ -19,7 +19,7 @@ from attrs import define, field
 
 from actorflow import RunEnded, records
 from actorflow.records import ENDED
-from actorflow.runtime import Runtime
+from actorflow.runtime.runtime import Runtime
 from actorflow.testing.clock import EPOCH_S, Backend
 from actorflow.testing.scenario import Failed, Scenario, World, enumerate_crashes, play
 from tests.yardstick.cases import REFERENCE, Action, Case, Json, Placeholders

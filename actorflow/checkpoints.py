@@ -15,7 +15,7 @@ from actorflow.errors import BadDefinition
 from actorflow.kernel.branches import driver
 from actorflow.kernel.requests import Asked, Checkpoint, Closing, State
 from actorflow.records import Entry
-from actorflow.step import Step
+from actorflow.steps import Step
 
 P = ParamSpec("P")
 T = TypeVar("T")
