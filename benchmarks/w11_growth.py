@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -142,17 +143,14 @@ def actorflow(folder: Path, sizes: Sizes) -> Measured:
     rows, actors = spread(FEWEST_ROWS, int(sizes["rows"]), by), spread(FEWEST_ACTORS, int(sizes["actors"]), 100)
     points = [("rows", count) for count in rows] + [("actors", count) for count in actors]
     found: dict[tuple[str, int], list[Measured]] = {point: [] for point in points}
-    for point in points:
-        home = folder / f"{point[0]}-{point[1]}"
-        home.mkdir()
-        if point[0] == "rows":
-            path = stores.stored("ended", point[1] // ROWS_OF_A_RUN, template, key=stores.RANDOM)
-            stores.copied(path, home)
+    files = {count: stores.stored("ended", count // ROWS_OF_A_RUN, template, key=stores.RANDOM) for count in rows}
     for round_ in range(int(sizes["rounds"])):
         for what, count in points if round_ % 2 == 0 else reversed(points):
-            home = folder / f"{what}-{count}"
-            asked = {**sizes, "actors": count if what == "actors" else 0}
-            found[what, count].append(life.run(MODULE, "cost", asked, home))
+            with tempfile.TemporaryDirectory(dir=folder) as home:
+                if what == "rows":
+                    stores.copied(files[count], Path(home))
+                asked = {**sizes, "actors": count if what == "actors" else 0}
+                found[what, count].append(life.run(MODULE, "cost", asked, Path(home)))
     measured: dict[str, float] = {}
     for what, counts in (("rows", rows), ("actors", actors)):
         for metric, suffix in (("us", ""), ("cpu_us", "_cpu")):
