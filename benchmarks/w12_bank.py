@@ -44,7 +44,7 @@ WORKLOAD = Workload(
 )
 
 HOT, OPENING, LARGEST = 0, 1_000_000, 100
-PATIENCE, GIVE_UP_S = "10m", 250.0
+PATIENCE, GIVE_UP_S, POLL_S = "10m", 250.0, 0.01
 
 Transfer = tuple[int, int, int]
 """From whom, to whom, cents."""
@@ -200,7 +200,7 @@ async def bank(folder: Path, sizes: Sizes, *, a_run_each: bool) -> Measured:
         taken = await clients(count, plan, move if a_run_each else pay)
         while await all_of_them[HOT].ask(Balance()) != expected[HOT]:
             assert watch.s() < GIVE_UP_S, "the hot account does not have what it is due"
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(POLL_S)
         found = measured(watch, taken)
         while (ended := [await account.ask(Balance()) for account in all_of_them]) != expected:
             assert watch.s() < GIVE_UP_S, f"there are {sum(ended)} cents of {sum(expected)}, or not where they should be"
