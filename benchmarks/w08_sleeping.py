@@ -90,7 +90,7 @@ def template(path: Path) -> None:
     asyncio.run(make())
 
 
-async def live(path: Path, wakes: int, ahead_s: float) -> Measured:
+async def live(path: Path, runs: int, wakes: int, ahead_s: float) -> Measured:
     """Start, and wait until so many have woken; none is waited for if none is asked for."""
     global clock  # noqa: PLW0603  (steps ask it)
     clock = Shifted(AT + LENGTH_S - ahead_s)
@@ -101,6 +101,7 @@ async def live(path: Path, wakes: int, ahead_s: float) -> Measured:
         if not wakes:
             return {"start_cold_s": started_s}
         first = 1 + max(0, int((clock.wall() + SETTLED_S - AT - LENGTH_S) / APART_S))
+        assert first + wakes <= runs, "it took so long to start that too few are left to wake"
         on_wake.append(lambda: enough.set() if len(late) >= first + wakes else None)
         await enough.wait()
         assert (await runtime.run(Sleeper, "1").status()).status == "completed"
@@ -118,7 +119,7 @@ async def live(path: Path, wakes: int, ahead_s: float) -> Measured:
 def measure(folder: Path, sizes: Sizes) -> Measured:
     """In a process that did not make the file."""
     [path] = folder.glob("*.db")
-    return asyncio.run(live(path, int(sizes["wakes"]), sizes["ahead_s"]))
+    return asyncio.run(live(path, int(sizes["runs"]), int(sizes["wakes"]), sizes["ahead_s"]))
 
 
 def actorflow(folder: Path, sizes: Sizes) -> Measured:
