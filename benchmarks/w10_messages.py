@@ -26,7 +26,7 @@ WORKLOAD = Workload(
         Metric("durable_10000_per_s", "asks/s, 10,000 durable", "more"),
     ),
     full={"tells": 20_000, "asks": 2_000, "bursts": 15, "durable": 5_000, "most": 10_000},
-    quick={"tells": 20_000, "asks": 2_000, "bursts": 3, "durable": 1_000, "most": 10_000},
+    quick={"tells": 20_000, "asks": 2_000, "bursts": 3, "durable": 1_000, "most": 2_000},
     contenders=(
         Contender(OURS, __name__, durability="in memory; the durable ones: SQLite, WAL, synchronous=FULL"),
         *peers("W10"),

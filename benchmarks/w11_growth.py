@@ -42,7 +42,7 @@ WORKLOAD = Workload(
         Metric("actors_growth_cpu", "times, over the actors, CPU", "less", 2),
     ),
     full={"rows": 10_000_000, "actors": 100_000, "runs": 500, "passes": 5, "rounds": 3, "by": 10},
-    quick={"rows": 100_000, "actors": 1_000, "runs": 300, "passes": 3, "rounds": 1, "by": 100},
+    quick={"rows": 100_000, "actors": 1_000, "runs": 200, "passes": 3, "rounds": 1, "by": 100},
     contenders=(Contender(OURS, __name__, timeout_s=1_200.0), *peers("W11")),
     goals=(
         Goal("at most 1.3 times over all rows", "rows_growth", at_most=1.3),

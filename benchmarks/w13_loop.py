@@ -35,7 +35,7 @@ WORKLOAD = Workload(
         Metric("steps_per_s", "steps/s meanwhile", "more"),
     ),
     full={"runs": 2_000, "steps": 5, "clients": 500, "seconds": 5},
-    quick={"runs": 2_000, "steps": 5, "clients": 500, "seconds": 1.5},
+    quick={"runs": 2_000, "steps": 5, "clients": 500, "seconds": 1},
     contenders=(
         Contender(BARE, __name__),
         Contender(OURS, __name__),

@@ -31,7 +31,7 @@ WORKLOAD = Workload(
         Metric("p99_ms_block", "ms, p99, one blocks the loop for 200 ms", "less", 1),
     ),
     full={"actors": 1_000, "seconds": 3, "rounds": 2},
-    quick={"actors": 1_000, "seconds": 0.5, "rounds": 1},
+    quick={"actors": 200, "seconds": 0.4, "rounds": 1},
     contenders=(Contender(OURS, __name__), *peers("W14")),
     repeats=3,
 )
