@@ -1,7 +1,7 @@
-"""Stores with many rows: made once, kept under `out/benchmarks/stores`, and copied for who measures.
+"""Stores with many rows: made once, kept under `out/benchmarks/stores` (1.2 GB in all), and copied for who measures.
 
 The rows are those of one run, which actorflow itself has written, copied by SQL under other keys. So they are what this version
-writes; a file of another version, or of another schema, is not used any more. Who measures writes to a copy, which is on the
+writes; a file of another version, or of another schema, is made anew. Who measures writes to a copy, which is on the
 disk before the measuring begins: so nothing that was measured is in the next file, and the disk is quiet.
 """
 
@@ -47,6 +47,8 @@ def stored(name: str, runs: int, template: Template, *, key: str, apart_s: float
     try:
         template(making / "a.db")
         multiply(making / "a.db", runs, key=key, apart_s=apart_s)
+        for other in KEPT.glob(f"{name}-{runs}-*.db"):
+            other.unlink()
         (making / "a.db").replace(path)
     finally:
         shutil.rmtree(making)

@@ -41,6 +41,7 @@ WORKLOAD = Workload(
         Goal("memory under 300 MB", "rss_mb", at_most=300),
         Goal("wake-up p99 under 100 ms", "wake_p99_ms", at_most=100),
     ),
+    repeats=3,
 )
 
 late: dict[int, float] = {}

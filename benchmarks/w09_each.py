@@ -42,6 +42,7 @@ WORKLOAD = Workload(
     full={"rows": 1_000_000},
     quick={"rows": 20_000},
     contenders=(Contender(BARE, __name__, quick=False), Contender(OURS, __name__), *peers("W9")),
+    repeats=3,
 )
 
 marks: mmap.mmap

@@ -38,7 +38,7 @@ WORKLOAD = Workload(
     contenders=(
         Contender(BARE, __name__),
         Contender(OURS, __name__),
-        Contender(A_RUN_EACH, __name__, quick=False),
+        Contender(A_RUN_EACH, __name__, repeats=2, quick=False),
         *peers("W12"),
     ),
 )

@@ -43,6 +43,7 @@ WORKLOAD = Workload(
         *peers("W13"),
     ),
     goals=(Goal("longest stall under 50 ms", "stall_ms", at_most=50),),
+    repeats=3,
 )
 
 CONNECTIONS, PACE_S, NAP_S = 10, 0.05, 0.001

@@ -77,7 +77,9 @@ def test_a_file_is_made_once_and_one_that_could_not_be_made_is_not_there(kept: P
         stores.stored("ended", COPIES, fails, key=stores.RANDOM)
     assert list(kept.iterdir()) == []
 
+    kept.joinpath(f"ended-{COPIES}-of-another-version.db").touch()
     path = stores.stored("ended", COPIES, w11_growth.template, key=stores.RANDOM)
+    assert list(kept.iterdir()) == [path]
     assert stores.stored("ended", COPIES, fails, key=stores.RANDOM) == path
     assert len(made) == 1
 
