@@ -241,8 +241,17 @@ def serve(bodies: Mapping[str, Body]) -> None:
 
 
 def rss_mb() -> float:
-    """The most memory this process has had, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory this process has had, in megabytes.
+
+    On Linux `ru_maxrss` begins with what the parent had when it started us, which may be more than we ever have.
+    """
+    try:
+        status = Path("/proc/self/status").read_text("ascii")
+    except OSError:
+        unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    [peak] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(peak) / 1024
 
 
 @dataclass
