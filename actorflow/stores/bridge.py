@@ -6,6 +6,8 @@ runs on the connection's thread with the connection in hand and its result comes
 there", but it passes `executemany` on to whatever class the connection has, so that our class may run a function instead.
 
 A task that is cancelled while it waits leaves the call running: what was asked for is done, and its result dropped.
+
+A hop costs as much as a small query. So what is `read` while one is under way gathers, and goes with the next one.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import aiosqlite
@@ -25,6 +27,12 @@ from actorflow.errors import StoreStopped
 from actorflow.stores.statements import CACHED_STATEMENTS_MAX
 
 T = TypeVar("T")
+
+Ask = Callable[[Callable[[sqlite3.Connection], T]], Awaitable[T]]
+"""One way to have a function run on a connection's thread."""
+
+READS_MAX = 32
+"""Answered in one hop. More of them gain little, and the loop would have nothing to do meanwhile."""
 
 
 class _Call(Generic[T]):
@@ -38,6 +46,23 @@ class _Call(Generic[T]):
 
     def run(self, db: sqlite3.Connection) -> None:
         self.result = self.function(db)
+
+
+class _Read(_Call[T]):
+    """One of several that are answered together: what it raises is its own matter."""
+
+    __slots__ = ("answered", "error")
+
+    def __init__(self, function: Callable[[sqlite3.Connection], T]) -> None:
+        super().__init__(function)
+        self.answered: asyncio.Future[None] | None = None  #: for one that waits for others; of the loop that the connection is on
+        self.error: BaseException | None = None
+
+    def run(self, db: sqlite3.Connection) -> None:
+        try:
+            super().run(db)
+        except BaseException as error:  # noqa: BLE001  (raised where it was asked for)
+            self.error = error
 
 
 class _Thread(sqlite3.Connection):
@@ -117,6 +142,8 @@ class Bridge:
     def __init__(self, home: Home, db: aiosqlite.Connection) -> None:
         self._home, self._db = home, db
         self._closed = False
+        self._reading = False  #: a hop of `read` is under way
+        self._gathered: list[_Read[Any]] = []  #: what is to go with the next one
 
     @staticmethod
     def home() -> Home:
@@ -159,17 +186,64 @@ class Bridge:
         await self._home.run(self._hop(call))
         return call.result
 
+    async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """The same for a short query; many that are asked for at a time share their hops."""
+        if self._closed:
+            raise StoreStopped("it was closed")
+        read = _Read(function)
+        await self._home.run(self._answered(read))
+        if read.error is not None:
+            raise read.error
+        return read.result
+
     def send(self, function: Callable[[sqlite3.Connection], None]) -> None:
-        """The same, with nobody waiting. *function* must not raise."""
+        """The same as `call`, with nobody waiting. *function* must not raise."""
         self._home.start(self._hop(_Call(function)))
 
     async def close(self) -> None:
         """Finish what was called before, close the connection and end its thread."""
         self._closed = True
-        await self._home.run(self._db.close())
+        await self._home.run(self._end())
 
-    async def _hop(self, call: _Call[Any]) -> None:
-        await self._db.executemany("", [cast("Any", call)])
+    # On the loop that the connection lives on.
+
+    async def _end(self) -> None:
+        while self._gathered:
+            await self._read_gathered()
+        await self._db.close()
+
+    async def _answered(self, read: _Read[Any]) -> None:
+        if self._reading:
+            read.answered = asyncio.get_running_loop().create_future()
+            self._gathered.append(read)
+            await read.answered
+            return
+        self._reading = True
+        try:
+            await self._hop(read)
+        finally:  # Also if it is cancelled: its hop goes on, and the thread takes them in order.
+            self._next()
+
+    def _next(self) -> None:
+        self._reading = bool(self._gathered)
+        if self._reading:
+            self._home.start(self._read_gathered())
+
+    async def _read_gathered(self) -> None:
+        reads, self._gathered = self._gathered[:READS_MAX], self._gathered[READS_MAX:]
+        try:
+            await self._hop(*reads)
+        except BaseException as error:  # noqa: BLE001  (the connection's own, or the end of the loop: none of them was answered)
+            for read in reads:
+                read.error = error
+        finally:
+            for read in reads:
+                if read.answered is not None and not read.answered.done():
+                    read.answered.set_result(None)
+            self._next()
+
+    async def _hop(self, *calls: _Call[Any]) -> None:
+        await self._db.executemany("", cast("Any", calls))
 
 
 async def _opened(db: aiosqlite.Connection) -> None:

@@ -30,7 +30,7 @@ from actorflow.crashpoints import crashpoint
 from actorflow.errors import StoreBroken, StoreBusy, StoreError, StoreStopped
 from actorflow.records import Address, Commit, Envelope, Event, Lease, Loaded, Refusal, Run, RunQuery
 from actorflow.stores import Durability, claim, reader, schema
-from actorflow.stores.bridge import Bridge, Home
+from actorflow.stores.bridge import Ask, Bridge, Home
 from actorflow.stores.checkpoint import WAL_BYTES, Checkpoints
 from actorflow.stores.filelock import FileLock
 from actorflow.stores.rows import light_run_of, run_of, unchecked_envelope_of, unchecked_event_of
@@ -350,14 +350,14 @@ class SqliteStore:
         return [unchecked_envelope_of(row) for row in await self._list(reader.rows(name, run=run, after=after, limit=limit))]
 
     async def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._asked(self._open().reader, function)
+        return await self._asked(self._open().reader.read, function)
 
     async def _list(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._asked(self._open().lister, reader.within(function))
+        return await self._asked(self._open().lister.call, reader.within(function))
 
-    async def _asked(self, bridge: Bridge, function: Callable[[sqlite3.Connection], T]) -> T:
+    async def _asked(self, ask: Ask[T], function: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return await bridge.call(function)
+            return await ask(function)
         except FAILURES as error:
             raise self._noted(as_store_error(error, self._path)) from error
 

@@ -78,7 +78,7 @@ class SqliteView(SqliteStore):
     async def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         if self._looking is None:
             raise StoreStopped("it is not open")
-        return await self._asked(self._looking.bridge, reader.within(function))
+        return await self._asked(self._looking.bridge.call, reader.within(function))
 
     async def _list(self, function: Callable[[sqlite3.Connection], T]) -> T:
         return await self._read(function)

@@ -53,6 +53,8 @@ class InlineBridge(Bridge):
         except sqlite3.ProgrammingError as error:
             raise StoreStopped("it was closed") from error
 
+    read = call
+
     def send(self, function: Callable[[sqlite3.Connection], None]) -> None:
         function(self.connection)
 
