@@ -93,7 +93,10 @@ def started(folder: Path, script: str, starts: int) -> float:
     printed = []
     for number in range(starts + 1):
         command = [sys.executable, str(path), str(folder / f"{number}.db")]
-        printed.append(float(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        if done.returncode != 0:
+            sys.exit(done.returncode)  # It has said why.
+        printed.append(float(done.stdout))
         for left in folder.glob("*.db*"):
             left.unlink()
     return statistics.median(printed[1:])
