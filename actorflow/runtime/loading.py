@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import anyio
@@ -35,7 +35,7 @@ class Loading:
     """Who is to be loaded, and when."""
 
     host: Host
-    _queue: deque[int] = field(factory=deque[int], init=False)
+    _queue: OrderedDict[int, None] = field(factory=OrderedDict[int, None], init=False)
     _arrivals: dict[int, list[Envelope]] = field(factory=dict[int, list[Envelope]], init=False)  #: by run, until it is loaded
     _once_more: set[int] = field(factory=set[int], init=False)  #: runs that were wanted while they were being loaded
     _wake: anyio.Event | None = field(default=None, init=False)
@@ -57,7 +57,7 @@ class Loading:
             self._once_more.add(run)
         else:
             self._arrivals[run] = []
-            self._queue.append(run)
+            self._queue[run] = None
             if self._wake is not None:
                 self._wake.set()
         if envelope is not None:
@@ -67,8 +67,7 @@ class Loading:
         """Load that run now; on return it is in memory, or cannot be, or stands in line to be started alone."""
         self.wake(run)
         if run in self._queue:  # Somebody waits for it: before those for whom nobody does.
-            self._queue.remove(run)
-            self._queue.appendleft(run)
+            self._queue.move_to_end(run, last=False)
         while run in self._arrivals:
             signal = self._loaded.setdefault(run, Signal(self.host.loop))
             await signal.wait()
@@ -112,7 +111,8 @@ class Loading:
         """One of those few: load whoever is next until nobody is. A task for each run costs a fifth of its loading."""
         try:
             while self._queue:
-                await self._load(self._queue.popleft())
+                run, _ = self._queue.popitem(last=False)
+                await self._load(run)
                 await anyio.lowlevel.checkpoint()
         finally:
             self._loaders -= 1
