@@ -35,7 +35,7 @@ WORKLOAD = Workload(
 IMPORT = """
 import time
 begun = time.perf_counter()
-import {modules}
+{imports}
 print((time.perf_counter() - begun) * 1e3)
 """
 
@@ -102,19 +102,19 @@ def started(folder: Path, script: str, starts: int) -> float:
     return statistics.median(printed[1:])
 
 
-def cold(folder: Path, sizes: Sizes, modules: str, first: str) -> Measured:
+def cold(folder: Path, sizes: Sizes, imports: str, first: str) -> Measured:
     """Both measurements."""
     starts = int(sizes["starts"])
-    import_ms = started(folder, IMPORT.format(modules=modules), starts)
+    import_ms = started(folder, IMPORT.format(imports=imports), starts)
     return {"import_ms": import_ms, "first_step_ms": started(folder, first, starts)}
 
 
 def actorflow(folder: Path, sizes: Sizes) -> Measured:
-    return cold(folder, sizes, "actorflow", FIRST_STEP)
+    return cold(folder, sizes, "from actorflow import Runtime, Workflow, step", FIRST_STEP)
 
 
 def floor(folder: Path, sizes: Sizes) -> Measured:
-    return cold(folder, sizes, "asyncio, aiosqlite", FIRST_ROW)
+    return cold(folder, sizes, "import asyncio, aiosqlite", FIRST_ROW)
 
 
 if __name__ == "__main__":
