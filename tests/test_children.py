@@ -7,8 +7,10 @@ from typing import Any
 import anyio
 import pytest
 
-from actorflow import Abort, KeyTaken, Run, UnknownKind, UnknownRun, Workflow
+from actorflow import Abort, KeyTaken, Message, Run, UnknownKind, UnknownRun, Workflow, gather
 from actorflow.errors import ChildFailed, RunPruned
+from actorflow.records import Envelope
+from actorflow.runtime.children import Awaiting
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend
 from tests.harness import both, runtime, virtual
@@ -94,3 +96,49 @@ def test_what_a_parent_is_told_is_the_same_after_a_restart(backend: Backend, wha
             return await opened.run(Parent, "p").result()
 
     assert virtual(backend, main) == SAID[what]
+
+
+class Family(Workflow[int]):
+    """So many children at a time, and a message that comes in between."""
+
+    children: int
+
+    async def run(self) -> int:
+        return sum(await gather([self.called(), *(self.one(n) for n in range(self.children))]))
+
+    async def called(self) -> int:
+        return (await self.receive(Call)).n
+
+    async def one(self, n: int) -> int:
+        return await (await self.start(Leaf(n, for_s=1.0 + n % 7), key=f"{self.me.key}/{n}")).result()
+
+
+class Call(Message[None]):
+    n: int
+
+
+@both
+def test_the_end_of_a_child_is_offered_to_who_waits_for_it_and_to_nobody_else(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a family of hundreds looks at each of its members whenever one of them ends."""
+    offered: list[str] = []
+    offer = Awaiting.offer
+
+    def noted(call: Awaiting, envelope: Envelope) -> Any:
+        offered.append(envelope.sender)
+        return offer(call, envelope)
+
+    monkeypatch.setattr(Awaiting, "offer", noted)
+
+    async def scenario() -> None:
+        async with runtime(Family, Leaf) as opened:
+            run = await opened.start(Family(60), key="f")
+            await anyio.sleep(3)
+            await run.tell(Call(1000))
+            assert await run.result() == sum(range(60)) + 1000
+            host = opened._running()
+            assert not host.resident
+
+    virtual(backend, scenario)
+    assert sorted(offered) == sorted(f"Leaf/f/{n}" for n in range(60))

@@ -149,3 +149,33 @@ def test_taking_all_that_is_wanted_gives_it_in_order_and_leaves_the_rest(
 
     assert taken == [e for e in envelopes if e.type == "a" and (e.due_at is None or e.due_at <= now)]
     assert list(mailbox.waiting.values()) == [e for e in envelopes if e not in taken]
+
+
+def test_a_message_of_the_system_is_found_by_its_type_and_sender_and_only_while_it_waits() -> None:
+    sent = {n: envelope(n, "~child")._replace(sender=f"Leaf/{n % 2}") for n in range(1, 5)}
+    mailbox = Mailbox([sent[1], sent[2]])
+    mailbox.put(sent[3])
+    mailbox.put(sent[4]._replace(due_at=9.0))
+
+    assert mailbox.oldest_notice(("~child", "Leaf/1"), anything, now=0.0) == sent[1]
+    mailbox.remove(sent[1])
+    assert mailbox.oldest_notice(("~child", "Leaf/1"), anything, now=0.0) == sent[3]
+    mailbox.remove(sent[3])
+    mailbox.remove(sent[3])
+    assert mailbox.oldest_notice(("~child", "Leaf/1"), anything, now=0.0) is None
+    assert mailbox.oldest_notice(("~reply", "Leaf/0"), anything, now=0.0) is None
+    mailbox.remove(sent[2])
+    assert mailbox.oldest_notice(("~child", "Leaf/0"), anything, now=8.9) is None
+    assert list(mailbox.notices) == [("~child", "Leaf/0")]
+
+
+def test_there_is_mail_if_a_message_waits_that_is_not_the_systems() -> None:
+    mailbox = Mailbox([envelope(1, "~child")])
+    assert not mailbox.has_mail
+
+    mailbox.put(envelope(2)._replace(sender=f"{TIMER}later"))
+    assert mailbox.has_mail
+    mailbox.remove(envelope(1, "~child"))
+    assert mailbox.has_mail
+    mailbox.remove(envelope(2)._replace(sender=f"{TIMER}later"))
+    assert not mailbox.has_mail

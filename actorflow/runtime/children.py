@@ -56,7 +56,7 @@ class Awaiting(Call):
         super().__init__(activation, asked)
         assert isinstance(asked.request, ResultOf)
         self.of: Address = asked.request.of
-        self.awaits: tuple[str, str] = ("~child", str(self.of))
+        self.awaits = ("~child", str(self.of))
 
     def opening(self) -> list[Write]:
         # Until it is known that a message will come, nothing but this call would wake the run after a crash.
@@ -99,7 +99,7 @@ class Awaiting(Call):
     def offer(self, envelope: Envelope) -> tuple[Entry, list[Write]] | None:
         end = notice.decode(envelope.body, "end of a child")
         self.activation.children.pop(self.of, None)
-        for call in self.activation.awaited.get(self.awaits, ()):
+        for call in self.activation.awaited.get((envelope.type, envelope.sender), ()):
             if isinstance(call, Awaiting) and call is not self:
                 call.working = True  # There is one message, and several wait for it: the others look for themselves.
                 call.ask(call._watch)  # noqa: SLF001  (its own class)
