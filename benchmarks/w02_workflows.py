@@ -21,6 +21,7 @@ WORKLOAD = Workload(
         Contender(OURS, __name__),
         Contender("actorflow, normal", __name__, durability="SQLite, WAL, synchronous=NORMAL", quick=False),
         Contender("actorflow, uvloop", __name__, quick=False),
+        Contender("actorflow, tuned gc", __name__, quick=False),
         *peers("W2"),
     ),
     goals=(
