@@ -18,7 +18,6 @@ from actorflow.policies.limits import Limits
 from actorflow.records import Address, Commit, Refusal, RunQuery
 from actorflow.runtime.loops import Loop
 from actorflow.runtime.performing import Stage
-from actorflow.runtime.runtime import Runtime
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
 from actorflow.supervisor import Supervisor
@@ -26,7 +25,7 @@ from actorflow.testing import words
 from actorflow.testing.bodies import Around, Bodies, Body
 from actorflow.testing.faults import Fault, FaultStore, PowerCut
 from actorflow.testing.points import Lived
-from actorflow.testing.scenario import World
+from actorflow.testing.scenario import Mortal, World
 
 LATE = ("lost_ack", "unavailable", "delay")  #: faults after which the same process goes on, later
 
@@ -62,18 +61,12 @@ class _Traced:
         return getattr(self._loop, name)
 
 
-class _Runtime(Runtime):
+class _Runtime(Mortal):
     """One that a test drives."""
 
     def __init__(self, *, stage: Stage, **options: Any) -> None:
         super().__init__(**options)
         self._stage = stage
-
-    def end_at_once(self) -> None:
-        """Nothing goes on, and nothing is drained."""
-        held: anyio.CancelScope | None = getattr(self, "_held", None)
-        if held is not None:
-            held.cancel()
 
     def trace(self, around: Around) -> None:
         """Show every stretch of durable code."""

@@ -194,33 +194,45 @@ def _reader(world: World) -> MemoryStore:
     return store
 
 
+class Mortal(Runtime):
+    """A runtime whose process may die."""
+
+    def end_at_once(self) -> None:
+        """Nothing goes on, and nothing is drained."""
+        held: anyio.CancelScope | None = getattr(self, "_held", None)
+        if held is not None:
+            held.cancel()
+
+
 async def _live(scenario: Scenario, world: World, store: FaultStore) -> tuple[bool, Any]:
     """One life of the process: True and nothing if it crashed, else False and what the script returned."""
     _world.set(world)
     life = anyio.CancelScope()
+    runtime = Mortal(
+        actors=scenario.actors,
+        store=cast("Store", store),  # What only reads goes through its `__getattr__`.
+        clock=scenario.clock(),
+        chance=Chance(7),
+        limits=scenario.limits,
+    )
 
     def die() -> None:
         store.cut()
+        runtime.end_at_once()
         life.cancel()
 
     for fault in store.faults:
         if fault.mode == "await":
             world.ticks.arm(fault.at, die)
     with life:
-        return await _lived(scenario, world, store)
+        return await _lived(scenario, world, store, runtime)
     return True, None
 
 
-async def _lived(scenario: Scenario, world: World, store: FaultStore) -> tuple[bool, Any]:
+async def _lived(scenario: Scenario, world: World, store: FaultStore, runtime: Runtime) -> tuple[bool, Any]:
     result = None
     try:
-        async with Runtime(
-            actors=scenario.actors,
-            store=cast("Store", store),  # What only reads goes through its `__getattr__`.
-            clock=scenario.clock(),
-            chance=Chance(7),
-            limits=scenario.limits,
-        ) as runtime:
+        async with runtime:
             drain_s = next((fault.delay_s for fault in store.faults if fault.mode == "drain"), math.inf)
             scope = anyio.move_on_after(drain_s)
             async with anyio.create_task_group() as beside:
