@@ -25,8 +25,8 @@ values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 END = "update run set status = ?, wake_at = null, updated_at = ?, outcome = ?, outcome_crc = ?, ended_at = ? where id = ?"
 SCHEMA = files("actorflow.stores").joinpath("migrations/0001_start.sql").read_text("utf-8")
 
-FIRST = 20
-"""Workflows before those that are measured."""
+FIRST, FIRST_STEPS = 20, 5
+"""Workflows before those that are measured, and how long they are."""
 
 Row = tuple[Any, ...]
 
@@ -76,7 +76,7 @@ async def run(path: str, runs: int, steps: int, *, durability: str) -> tuple[flo
         bare = Bare(db)
         writer = asyncio.create_task(bare.write())
 
-        async def workflow(number: int) -> None:
+        async def workflow(number: int, steps: int) -> None:
             at = time.time()
             bare.runs.append((number, "Line", str(number), "running", 0, 0, number, 0.0, 0, at, at, b'{"length":5}', 1))
             bare.entries.append((number, 0, "started", "", "Line", 0, "", 0, at, None, None, None, None, 1))
@@ -89,9 +89,9 @@ async def run(path: str, runs: int, steps: int, *, durability: str) -> tuple[flo
             bare.ends.append(("completed", at, b"5", 1, at, number))
             await bare.durable()
 
-        await asyncio.gather(*(workflow(number) for number in range(runs + 1, runs + FIRST + 1)))
+        await asyncio.gather(*(workflow(number, FIRST_STEPS) for number in range(1, FIRST + 1)))
         watch = Watch()
-        await asyncio.gather(*(workflow(number) for number in range(1, runs + 1)))
+        await asyncio.gather(*(workflow(number, steps) for number in range(FIRST + 1, FIRST + runs + 1)))
         taken = watch.s(), watch.cpu_s()
         writer.cancel()
         return taken

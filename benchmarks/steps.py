@@ -36,13 +36,13 @@ async def run(url: str, runs: int, steps: int, *, durability: str = "full") -> t
     """
     async with Runtime(url, actors=[Line], durability=durability) as runtime:  # type: ignore[arg-type]
 
-        async def client(number: int) -> None:
-            started = await runtime.start(Line(steps), key=str(number))
-            assert await started.result() == steps
+        async def client(number: int, length: int) -> None:
+            started = await runtime.start(Line(length), key=str(number))
+            assert await started.result() == length
 
-        await asyncio.gather(*(client(-number) for number in range(1, bare.FIRST + 1)))
+        await asyncio.gather(*(client(-number, bare.FIRST_STEPS) for number in range(1, bare.FIRST + 1)))
         watch = Watch()
-        await asyncio.gather(*(client(number) for number in range(1, runs + 1)))
+        await asyncio.gather(*(client(number, steps) for number in range(1, runs + 1)))
         return watch.s(), watch.cpu_s()
 
 

@@ -43,14 +43,7 @@ class Coder(Generic[T]):
 
     def __init__(self, form: Any) -> None:
         self.form: Any = form
-
-    def __getattr__(self, name: str) -> Any:
-        """Called for a slot that is empty: the first time."""
-        if name not in _MADE:
-            raise AttributeError(name)
-        shape = _shape_of(self.form)
-        self._encode, self._decode, self._same = shape.encode, shape.decode, shape.same
-        return object.__getattribute__(self, name)
+        self.__class__ = _UnmadeCoder
 
     def encode(self, value: T, what: str) -> bytes:
         """*value* as JSON. *what* opens the path in the error: "result of step charge".
@@ -87,6 +80,21 @@ class Coder(Generic[T]):
 
     def __repr__(self) -> str:
         return f"coder({self.form!r})"
+
+
+class _UnmadeCoder(Coder[Any]):
+    """What a coder is until it is used. A class of its own, because a class with `__getattr__` is slow at all it has."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for a slot that is empty: the first time."""
+        if name not in _MADE:
+            raise AttributeError(name)
+        shape = _shape_of(self.form)
+        self._encode, self._decode, self._same = shape.encode, shape.decode, shape.same
+        self.__class__ = Coder  # type: ignore[assignment]
+        return object.__getattribute__(self, name)
 
 
 def _shape_of(form: Any) -> Shape:
@@ -133,15 +141,7 @@ class RecordCoder:
     def __init__(self, types: Mapping[str, Any], defaults: Mapping[str, Callable[[], Any]] | None = None) -> None:
         self._coders = {name: coder(form) for name, form in types.items()}
         self._names, self._defaults, self._order = frozenset(types), dict(defaults or {}), tuple(types)
-
-    def __getattr__(self, name: str) -> Any:
-        """Called for a slot that is empty: the first time."""
-        if name not in _MADE:
-            raise AttributeError(name)
-        self._shapes = {of: _shape_of(each.form) for of, each in self._coders.items()}
-        self._heads = {of: orjson.dumps(of) + b":" for of in self._order}
-        self._same = tuple(shape.same for shape in self._shapes.values())
-        return object.__getattribute__(self, name)
+        self.__class__ = _UnmadeRecordCoder  # noqa: PLE0237  (every instance has one)
 
     def encode(self, values: Mapping[str, Any], what: str) -> bytes:
         """All of *values*, in the declared order.
@@ -215,6 +215,22 @@ class RecordCoder:
         if values.keys() ^ self._names:
             wrong = ", ".join(sorted(map(repr, values.keys() ^ self._names)))
             raise NotEncodable(what, values, f"these are missing, or not declared: {wrong}")
+
+
+class _UnmadeRecordCoder(RecordCoder):
+    """Likewise."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for a slot that is empty: the first time."""
+        if name not in _MADE:
+            raise AttributeError(name)
+        self._shapes = {of: _shape_of(each.form) for of, each in self._coders.items()}
+        self._heads = {of: orjson.dumps(of) + b":" for of in self._order}
+        self._same = tuple(shape.same for shape in self._shapes.values())
+        self.__class__ = RecordCoder  # type: ignore[assignment]
+        return object.__getattribute__(self, name)
 
 
 def check_size(payload: bytes, what: str, size_max: int = PAYLOAD_BYTES_MAX) -> None:

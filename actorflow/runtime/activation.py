@@ -172,7 +172,9 @@ class Activation(Delivery):
                         self.host.checked(given, f"input of {asked.request.kind} {asked}")
                     answer = call.at_once() if len(writes) < BURST else None
                     if answer is None:
-                        self.open(call)
+                        self.calls[asked] = call
+                        if call.awaits is not None:
+                            self.awaited.setdefault(call.awaits, {})[call] = None
                         opened.append(call)
                     else:
                         writes.extend((*answer[1], answer[0]))

@@ -34,12 +34,6 @@ class Delivery(Commits):
         self.stopping: str | None = None  #: why nothing new begins
         self.served_at: float = -math.inf  #: up to here, delayed messages were shown to all that wait; later ones must wake it
 
-    def open(self, call: Call) -> None:
-        """It waits from now on."""
-        self.calls[call.asked] = call
-        if call.awaits is not None:
-            self.awaited.setdefault(call.awaits, {})[call] = None
-
     def unawait(self, call: Call) -> None:
         """That call awaits nothing any more."""
         assert call.awaits is not None

@@ -68,7 +68,8 @@ class Committer:
             told(self.unavailable, *args)
             return
         self._pending.append((commit, told, args, door))
-        self.look()
+        if self._wake is not None:
+            self.look()
 
     def look(self) -> None:
         """There is something to write, or soon will be."""
