@@ -74,7 +74,7 @@ soak: $(READY) ## Soak a service in load and random faults, and print a verdict 
 yardstick: $(READY) ## Fetch the conformance cases of another system and print how many pass (ARGS=--help)
 	@$(BIN)/python -m tests.yardstick $(ARGS)
 
-bench: $(READY) ## Run all benchmarks beside the peers that are installed, and write a report (an hour or two; ARGS=--help)
+bench: $(READY) ## Run all benchmarks beside the peers that are installed, and write a report (half an hour; ARGS=--help)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-quick: $(READY) ## The same with small sizes and one round (2 minutes)

@@ -6,6 +6,7 @@ Machines are noisy: only the ratios of runs that were taken in turn mean somethi
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
@@ -28,13 +29,18 @@ def listed(text: str) -> set[str]:
     return {word.strip() for word in text.split(",") if word.strip()}
 
 
+def named(text: str) -> set[str]:
+    """The contenders between commas; a comma that a space follows belongs to a name, as in "dbos, WAL"."""
+    return {word.strip() for word in re.split(r",(?! )", text) if word.strip()}
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, one round: under 2 minutes")
     parser.add_argument("--only", type=listed, metavar="W1,W2", help="these workloads")
     parser.add_argument(
-        "--against", type=listed, metavar="bare,dbos", help="these contenders, beside actorflow; an empty text: none"
+        "--against", type=named, metavar="bare,dbos", help="these contenders, beside actorflow; an empty text: none"
     )
     parser.add_argument("--repeats", type=int, help="rounds of each workload")
     parser.add_argument("--json", action="store_true", help="JSON lines on standard output as they come, instead of tables")

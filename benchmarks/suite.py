@@ -98,7 +98,7 @@ class Workload:
     full: Sizes
     quick: Sizes
     goals: tuple[Goal, ...] = ()
-    repeats: int = 5
+    repeats: int = 3
     tiny: Sizes | None = None
 
     def smallest(self) -> Sizes:

@@ -48,7 +48,7 @@ WORKLOAD = Workload(
         Goal("at most 1.3 times over all rows", "rows_growth", at_most=1.3),
         Goal("at most 1.3 times over all actors", "actors_growth", at_most=1.3),
     ),
-    repeats=2,
+    repeats=1,
 )
 
 FEWEST_ROWS, FEWEST_ACTORS = 1_000, 10
