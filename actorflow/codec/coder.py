@@ -43,7 +43,7 @@ class Coder(Generic[T]):
 
     def __init__(self, form: Any) -> None:
         self.form: Any = form
-        self.__class__ = _UnmadeCoder
+        self.__class__ = _UnmadeCoder  # pyright: ignore[reportAttributeAccessIssue]
 
     def encode(self, value: T, what: str) -> bytes:
         """*value* as JSON. *what* opens the path in the error: "result of step charge".
@@ -141,7 +141,7 @@ class RecordCoder:
     def __init__(self, types: Mapping[str, Any], defaults: Mapping[str, Callable[[], Any]] | None = None) -> None:
         self._coders = {name: coder(form) for name, form in types.items()}
         self._names, self._defaults, self._order = frozenset(types), dict(defaults or {}), tuple(types)
-        self.__class__ = _UnmadeRecordCoder  # noqa: PLE0237  (every instance has one)
+        self.__class__ = _UnmadeRecordCoder  # noqa: PLE0237  # pyright: ignore[reportAttributeAccessIssue]
 
     def encode(self, values: Mapping[str, Any], what: str) -> bytes:
         """All of *values*, in the declared order.

@@ -52,6 +52,8 @@ class Activation(Delivery):
     round: int
     crashes: int
     wake_at: float | None
+    calls: dict[Asked, Call]
+    stopping: str | None
 
     def __init__(self, host: Host, loaded: Loaded, kind: Kind) -> None:
         run = loaded.run

@@ -56,7 +56,7 @@ class Awaiting(Call):
         super().__init__(activation, asked)
         assert isinstance(asked.request, ResultOf)
         self.of: Address = asked.request.of
-        self.awaits = ("~child", str(self.of))
+        self.awaits: tuple[str, str] | None = ("~child", str(self.of))
 
     def opening(self) -> list[Write]:
         # Until it is known that a message will come, nothing but this call would wake the run after a crash.

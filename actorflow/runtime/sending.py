@@ -154,7 +154,7 @@ class Asking(Waiting):
     def __init__(self, activation: Activation, asked: Asked) -> None:
         super().__init__(activation, asked)
         self.key: str = activation.host.idempotency_key(activation, asked.identity)
-        self.awaits = ("~reply", self.key)
+        self.awaits: tuple[str, str] | None = ("~reply", self.key)
 
     def opening(self) -> list[Write]:
         intent = self.activation.turn.journal.intent(self.asked.identity)
