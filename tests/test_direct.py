@@ -22,10 +22,11 @@ from actorflow import (
     Message,
     Runtime,
     StoreError,
+    StoreUnavailable,
     handler,
     step,
 )
-from actorflow.records import Commit, Entry, Refusal, Rejected
+from actorflow.records import Commit, Entry, Envelope, Refusal, Rejected
 from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend
 from actorflow.testing.faults import Fault, FaultStore
@@ -127,12 +128,13 @@ class Watched(FaultStore):
     def __init__(self, store: Any, faults: Sequence[Fault] = ()) -> None:
         super().__init__(store, faults)
         self.written: list[Sequence[Commit]] = []
-        self.refuses = False
+        self.refuses, self.refuses_after_s = False, 0.0
 
     async def commit(self, batch: Sequence[Commit], *, fence: int) -> list[Refusal | None]:
         self.written.append(batch)
         if self.refuses:
             self.refuses = False
+            await anyio.sleep(self.refuses_after_s)
             for commit in batch:
                 if commit.chain is not None:
                     commit.chain.broken = True
@@ -446,6 +448,47 @@ def test_a_full_mailbox_bounds_what_is_asked_directly_too(backend: Backend) -> N
 
             assert set(refused) == {"MailboxFull"}
             assert await counter.ask(Add(0)) == 40 - len(refused)
+
+    virtual(backend, scenario)
+
+
+@both
+def test_while_the_store_takes_nothing_who_asks_is_refused_at_once(backend: Backend) -> None:
+    async def scenario() -> None:
+        faults = [Fault(at, "unavailable") for at in range(4, 12)]
+        store = FaultStore(MemoryStore(), faults)
+        async with runtime(Counter, store=store) as opened:
+            counter = await proven(opened)
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: counter.ask(Add(1), within="1h"))  # Under way when it begins: it waits.
+                await anyio.sleep(0.01)
+                began = anyio.current_time()
+                assert opened._running().committer.unavailable is not None
+                with pytest.raises(StoreUnavailable):
+                    await counter.ask(Add(10), within="1h")
+                assert anyio.current_time() == began
+            assert await counter.ask(Add(0)) == 1
+
+    virtual(backend, scenario)
+
+
+@both
+def test_who_asks_again_the_usual_way_has_the_time_that_is_left(backend: Backend) -> None:
+    """What is handled when its asker has gone would be a surprise: it expires with the ask."""
+
+    async def scenario() -> None:
+        store = Watched(MemoryStore())
+        async with runtime(Counter, store=store) as opened:
+            counter = await proven(opened)
+            store.forget()
+            store.refuses, store.refuses_after_s = True, 3.0
+
+            assert await counter.ask(Add(5), within="10s") == 5
+
+            writes = [write for batch in store.written for commit in batch for write in commit.writes]
+            [message] = [write for write in writes if isinstance(write, Envelope)]
+            assert message.expires_at is not None
+            assert message.expires_at - message.sent_at == pytest.approx(7.0)
 
     virtual(backend, scenario)
 

@@ -74,7 +74,7 @@ class Door:
         with anyio.move_on_after(left_s):
             if handler is not None and handler.readonly:
                 return await self._read(to, type_, body)
-            envelope = await self._send(to, type_, body, key, expires_at=host.clock.wall() + within_s, waiter=waiter)
+            envelope = await self._send(to, type_, body, key, expires_at=host.clock.wall() + left_s, waiter=waiter)
             if envelope.state != "pending" and envelope.answer is not None:
                 return _value(envelope.answer)
             if waiter not in host.replies.get(envelope.id, ()) and not waiter.status:
@@ -105,6 +105,8 @@ class Door:
         if not isinstance(actor, ActorActivation) or host.closing or room.is_full(host, actor.run):
             return None
         if not (actor.may_begin and actor.proved):  # Its first message may end the process: that is counted.
+            return None
+        if host.committer.unavailable is not None:  # Who comes in by the door is refused at once.
             return None
         waiter = Waiter(host.loop)
         envelope = host.envelope(actor.run.id, type_, body, sender="", key=key, expires_at=host.clock.wall() + within_s)
