@@ -23,8 +23,33 @@ ASYNCIO_RESTS = frozenset(("asyncio.base_events", "asyncio.windows_events", "asy
 
 
 _weak_set: Any = vars(asyncio.tasks).get("_scheduled_tasks", vars(asyncio.tasks).get("_all_tasks"))
-TASKS: Sized = getattr(_weak_set, "data", ())
-"""All tasks of asyncio there are, to be counted: whether there is one more is seen at no cost. Empty since Python 3.14."""
+_tasks: Sized = getattr(_weak_set, "data", ())
+"""All tasks of asyncio there are, to be counted. Empty since Python 3.14."""
+
+
+class _Collected:
+    """Tasks that the collector of cycles has removed: they must not hide others that were made meanwhile."""
+
+    def __init__(self) -> None:
+        self.count: int = 0
+        self._before = 0
+
+    def __call__(self, phase: str, _: object) -> None:
+        """The collector begins or has ended."""
+        if phase == "start":
+            self._before = len(_tasks)
+        else:
+            self.count += self._before - len(_tasks)
+
+
+_collected = _Collected()
+gc.callbacks.append(_collected)
+
+
+def tasks_made() -> int:
+    """A number that is greater when a task of asyncio was made than it was before, if the caller has let go of none."""
+    return len(_tasks) + _collected.count
+
 
 GROUPS = frozenset(("asyncio.taskgroups", "anyio._backends._asyncio"))
 """Modules of the callbacks by which a task group awaits its tasks."""

@@ -18,7 +18,7 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field
 
-from actorflow.runtime.loops import TASKS, Loop, Signal
+from actorflow.runtime.loops import Loop, Signal, tasks_made
 
 SLICE = 64  #: steps in a row before the loop gets a turn: some 0.5 ms
 
@@ -67,12 +67,12 @@ class Job:
     def run(self) -> bool:
         """Begin it. True if it is over: it never waited, as most steps that only compute; else it is to be awaited."""
         self.begun = True
-        tasks = len(TASKS)
+        tasks = tasks_made()
         try:
             try:
                 self._wanted = self.ready().run(self.enter)
             finally:
-                if len(TASKS) > tasks:
+                if tasks_made() > tasks:
                     self.spawned = self.tell or _nobody
         except StopIteration as stop:
             value = stop.value
@@ -123,13 +123,13 @@ class Job:
                 raise
             except BaseException as thrown:  # noqa: BLE001  (the loop's cancellation goes into the step)
                 resume, sent = coro.throw, thrown
-            tasks = len(TASKS)  # Nobody else makes any before this yields.
+            tasks = tasks_made()  # Nobody else makes any before this yields.
             try:
                 self._wanted = run(resume, sent)
             except StopIteration as stop:
                 return stop.value
             finally:
-                if len(TASKS) > tasks:
+                if tasks_made() > tasks:
                     self.spawned = self.tell or _nobody
 
 
