@@ -8,7 +8,13 @@ from pathlib import Path
 
 from actorflow import Runtime, Workflow, step
 from benchmarks import bare
-from benchmarks.suite import BARE, OURS, Body, Measured, Sizes, Watch, rss_mb
+from benchmarks.suite import BARE, OURS, Body, Measured, Metric, Sizes, Watch, rss_mb
+
+METRICS = (
+    Metric("steps_per_s", "steps/s", "more"),
+    Metric("cpu_us_per_step", "µs of CPU a step", "less"),
+    Metric("rss_mb", "MB", "less"),
+)
 
 
 @step

@@ -270,16 +270,16 @@ class Watch:
         return time.process_time() - self.cpu
 
 
-def cold(folder: Path, sizes: Sizes, modules: str, first_step: str) -> Measured:
-    """How long these modules take to import, and that script until its first step is done: each the median of so many starts.
+def cold(folder: Path, sizes: Sizes, imports: str, first_step: str) -> Measured:
+    """How long that import takes, and that script until its first step is done: each the median of so many starts.
 
     Args:
         folder: Where the scripts and what they write go.
         sizes: `starts`, after one that is not measured, so that what is imported is compiled and cached.
-        modules: As after `import`.
+        imports: The line that a service has at its top.
         first_step: A script that is given the path of a file that is not there yet, and prints milliseconds.
     """
-    imported = f"import time\nbegun = time.perf_counter()\nimport {modules}\nprint((time.perf_counter() - begun) * 1e3)\n"
+    imported = f"import time\nbegun = time.perf_counter()\n{imports}\nprint((time.perf_counter() - begun) * 1e3)\n"
     medians = []
     for script in (imported, first_step):
         path = folder / "script.py"

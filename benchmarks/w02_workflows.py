@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from benchmarks.peers import peers
-from benchmarks.steps import BODIES
-from benchmarks.suite import BARE, OURS, Contender, Goal, Metric, Workload, serve
+from benchmarks.steps import BODIES, METRICS
+from benchmarks.suite import BARE, OURS, Contender, Goal, Workload, serve
 
 WORKLOAD = Workload(
     id="W2",
     title="2,000 workflows of 5 steps",
-    metrics=(
-        Metric("steps_per_s", "steps/s", "more"),
-        Metric("cpu_us_per_step", "µs of CPU a step", "less"),
-        Metric("rss_mb", "MB", "less"),
-    ),
+    metrics=METRICS,
     full={"runs": 2_000, "steps": 5},
     quick={"runs": 1_000, "steps": 5},
     contenders=(

@@ -7,13 +7,10 @@ asyncio and the driver and writes one row to a new file.
 
 from __future__ import annotations
 
-import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 from benchmarks.peers import peers
-from benchmarks.suite import BARE, OURS, Contender, Goal, Measured, Metric, Sizes, Workload, serve
+from benchmarks.suite import BARE, OURS, Contender, Goal, Measured, Metric, Sizes, Workload, cold, serve
 
 WORKLOAD = Workload(
     id="W7",
@@ -31,13 +28,6 @@ WORKLOAD = Workload(
         Goal("a first durable step within 250 ms", "first_step_ms", at_most=250),
     ),
 )
-
-IMPORT = """
-import time
-begun = time.perf_counter()
-{imports}
-print((time.perf_counter() - begun) * 1e3)
-"""
 
 FIRST_STEP = """
 import time
@@ -84,29 +74,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def started(folder: Path, script: str, starts: int) -> float:
-    """What that script prints, run from cold: the median of so many starts, each with a new file."""
-    path = folder / "script.py"
-    path.write_text(script, "utf-8")
-    printed = []
-    for number in range(starts + 1):
-        command = [sys.executable, str(path), str(folder / f"{number}.db")]
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-        if done.returncode != 0:
-            sys.exit(done.returncode)  # It has said why.
-        printed.append(float(done.stdout))
-        for left in folder.glob("*.db*"):
-            left.unlink()
-    return statistics.median(printed[1:])
-
-
-def cold(folder: Path, sizes: Sizes, imports: str, first: str) -> Measured:
-    """Both measurements."""
-    starts = int(sizes["starts"])
-    import_ms = started(folder, IMPORT.format(imports=imports), starts)
-    return {"import_ms": import_ms, "first_step_ms": started(folder, first, starts)}
 
 
 def actorflow(folder: Path, sizes: Sizes) -> Measured:

@@ -338,7 +338,7 @@ def body(folder: Path, sizes: Sizes, *, wal: bool = False, polling_s: float | No
         case 6:
             return asyncio.run(timers(folder, sizes))
         case 7:
-            return cold(folder, sizes, "dbos", FIRST_STEP)
+            return cold(folder, sizes, "import dbos", FIRST_STEP)
         case other:
             raise ValueError(f"DBOS has no part in W{other}")
 

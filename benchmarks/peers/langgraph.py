@@ -210,7 +210,7 @@ def body(folder: Path, sizes: Sizes, *, over_aiosqlite: bool = False) -> Measure
         case 5:
             return round_trips(folder, sizes)
         case 7:
-            return cold(folder, sizes, "langgraph.graph, langgraph.checkpoint.sqlite", FIRST_STEP)
+            return cold(folder, sizes, "import langgraph.graph, langgraph.checkpoint.sqlite", FIRST_STEP)
         case other:
             raise ValueError(f"LangGraph has no part in W{other}")
 

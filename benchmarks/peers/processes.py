@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.suite import Measured
+from benchmarks.suite import Measured, Sizes
 
 LOCAL = "127.0.0.1"
 PAUSE_S = 0.005
@@ -198,6 +199,14 @@ def import_ms(module: str) -> float:
     """Milliseconds to import that module, in an interpreter of its own."""
     code = f"import time; begun = time.perf_counter(); import {module}; print((time.perf_counter() - begun) * 1e3)"
     return float(subprocess.run((sys.executable, "-c", code), stdout=subprocess.PIPE, check=True).stdout)
+
+
+async def cold(folder: Path, sizes: Sizes, modules: str, first_step_ms: Callable[[Path], Awaitable[float]]) -> Measured:
+    """W7 of a peer with a server: the SDK's import, and all from nothing to a first step; each first one does not count."""
+    starts = range(int(sizes["starts"]) + 1)
+    imported = [import_ms(modules) for _ in starts]
+    stepped = [await first_step_ms(new(folder, number)) for number in starts]
+    return {"import_ms": statistics.median(imported[1:]), "first_step_ms": statistics.median(stepped[1:])}
 
 
 class Ledger:

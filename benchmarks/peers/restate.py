@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.install import NPM
-from benchmarks.peers.processes import LOCAL, Child, Costs, Ledger, free_port, import_ms, listening, memory, new, until
+from benchmarks.peers.processes import LOCAL, Child, Costs, Ledger, cold, free_port, listening, memory, until
 from benchmarks.suite import Body, Contender, Measured, Sizes, quantile, serve
 
 LOG = "RocksDB, its log fsynced"
@@ -416,15 +415,11 @@ async def first_step_ms(folder: Path) -> float:
         return (time.perf_counter() - begun) * 1e3
 
 
-async def cold(folder: Path, sizes: Sizes) -> Measured:
-    """W7: the SDK's import, and the server and the service started for one step; the first start of all does not count."""
-    starts = range(int(sizes["starts"]) + 1)
-    imported = [import_ms("restate") for _ in starts]
-    stepped = [await first_step_ms(new(folder, number)) for number in starts]
-    return {"import_ms": statistics.median(imported[1:]), "first_step_ms": statistics.median(stepped[1:])}
+async def start(folder: Path, sizes: Sizes) -> Measured:
+    return await cold(folder, sizes, "restate", first_step_ms)
 
 
-WORKLOADS = {1: line, 2: line, 3: children, 4: restart, 5: round_trip, 6: timers, 7: cold}
+WORKLOADS = {1: line, 2: line, 3: children, 4: restart, 5: round_trip, 6: timers, 7: start}
 
 
 def restate(folder: Path, sizes: Sizes) -> Measured:
