@@ -193,7 +193,8 @@ def test_the_first_message_of_a_life_is_accepted_before_it_is_handled(backend: B
             assert await counter.ask(Total()) == 0  # It is in memory, and has handled nothing.
             store.forget()
             await counter.ask(Add(1))
-            assert store.kinds().index("Envelope") < store.kinds().index("handled")
+            kinds = store.kinds()
+            assert "Envelope" in kinds[: kinds.index("handled")]
             assert len(store.written) == 2
 
     virtual(backend, scenario)
@@ -337,8 +338,12 @@ def test_whose_commit_is_refused_asks_again_the_usual_way(backend: Backend) -> N
         async with runtime(Counter, store=store) as opened:
             counter = await proven(opened)
             store.refuses = True
+            answers: list[int] = []
 
-            assert await counter.ask(Add(5), within="1m") == 5
+            with suppress(AskTimeout):
+                answers.append(await counter.ask(Add(5), within="1m"))
+
+            assert answers == [5]
             assert await counter.ask(Add(0)) == 5
 
     virtual(backend, scenario)
