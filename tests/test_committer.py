@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from actorflow.errors import FenceLost, StoreBroken, StoreError, StoreStopped, StoreUnavailable
@@ -124,6 +125,27 @@ async def test_each_is_told_once_in_the_order_of_submission_when_it_is_durable()
         ids = [run.id for run in found if run is not None]
         assert len(ids) == 250
         assert ids == sorted(ids)
+
+
+async def test_others_get_a_turn_while_many_are_told_and_a_cancel_leaves_nobody_untold() -> None:
+    store = Moody()
+    committer = Committer(store, (await store.open(now=0.0)).fence, 1_000, lambda _: None)
+    names, told, turns = [f"k{n}" for n in range(3 * committers.SLICE + 1)], list[tuple[str, Answer]](), list[int]()
+    for name in names:
+        committer.submit(starting(name), lambda answer, name=name: told.append((name, answer)))  # type: ignore[misc]
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(committer.run)
+            while len(told) < len(names):
+                turns.append(len(told))
+                if turns[-1] >= committers.SLICE:
+                    group.cancel_scope.cancel()  # In the middle: all of it is durable.
+                await anyio.lowlevel.cancel_shielded_checkpoint()
+
+    assert told == [(name, None) for name in names]
+    assert committers.SLICE in turns or 2 * committers.SLICE in turns  # Trio takes its tasks in any order.
+    assert committer.stopped is not None
 
 
 async def test_while_a_batch_is_written_the_next_one_gathers() -> None:
