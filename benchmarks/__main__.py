@@ -147,11 +147,11 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stderr.write(f"{error}\n")
             return 2
     every = workloads()
-    unknown = (asked.only or set()) - {workload.id for workload in every}
+    unknown = (asked.only or set[str]()) - {workload.id for workload in every}
     if unknown:
         sys.stderr.write(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(w.id for w in every)}\n")
         return 2
-    strangers = (asked.against or set()) - {contender.name for workload in every for contender in workload.contenders}
+    strangers = (asked.against or set[str]()) - {contender.name for workload in every for contender in workload.contenders}
     if strangers:
         sys.stderr.write(f"no contender {', '.join(sorted(strangers))}; --list shows them\n")
         return 2

@@ -28,7 +28,7 @@ def processor() -> str:
 
 def fsync_ms() -> float:
     """Milliseconds to append 4 KB to a file and sync it: the median of 200, where the workloads have their files."""
-    taken = []
+    taken: list[float] = []
     with tempfile.TemporaryFile(prefix="actorflow-bench-") as file:
         for _ in range(200):
             begun = time.perf_counter()

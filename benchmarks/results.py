@@ -125,7 +125,7 @@ class Row:
 
 def rows(workload: Workload, results: Results) -> list[Row]:
     """Who was run, in the order of the workload."""
-    told = []
+    told: list[Row] = []
     for contender in results.taking_part(workload):
         values = [(results.measured(workload, contender.name, metric.name), metric.digits) for metric in workload.metrics]
         compared = ratios(workload, workload.metrics[0], results.samples, contender.name)
@@ -169,7 +169,7 @@ class Verdict:
 
 def goals(workload: Workload, results: Results) -> list[Verdict]:
     """Each goal of a workload."""
-    told = []
+    told: list[Verdict] = []
     for goal in workload.goals:
         value = reached(workload, goal, results.samples)
         verdict = "not measured" if value is None else ("met" if goal.met(value) else "not met")

@@ -75,7 +75,7 @@ def multiply(path: Path, runs: int, *, key: str, apart_s: float) -> None:
 
 def copy(db: sqlite3.Connection, table: str, which: str, changed: dict[str, str]) -> None:
     """Copy those rows of a table for every number; these columns are given other values."""
-    columns = [row[1] for row in db.execute(f"pragma table_info({table})")]
+    columns: list[str] = [row[1] for row in db.execute(f"pragma table_info({table})")]
     values = [changed.get(column, column) for column in columns]
     db.execute(f"create temp table one_{table} as select * from {table} where {which} order by rowid")
     db.execute(

@@ -81,7 +81,7 @@ class Contender:
     module: str
     durability: str = FULL
     peer: bool = False
-    sizes: Sizes = field(default_factory=dict)
+    sizes: Sizes = field(default_factory=dict[str, float])
     repeats: int = 1_000
     quick: bool = True
     timeout_s: float = 300.0
@@ -280,11 +280,11 @@ def cold(folder: Path, sizes: Sizes, imports: str, first_step: str) -> Measured:
         first_step: A script that is given the path of a file that is not there yet, and prints milliseconds.
     """
     imported = f"import time\nbegun = time.perf_counter()\n{imports}\nprint((time.perf_counter() - begun) * 1e3)\n"
-    medians = []
+    medians: list[float] = []
     for script in (imported, first_step):
         path = folder / "script.py"
         path.write_text(script, "utf-8")
-        printed = []
+        printed: list[float] = []
         for number in range(int(sizes["starts"]) + 1):
             command = [sys.executable, str(path), str(folder / f"{number}.db")]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=False, cwd=folder)

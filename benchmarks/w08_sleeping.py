@@ -54,7 +54,7 @@ class Shifted(SystemClock):
 
     def __init__(self, now: float) -> None:
         shift = now - time.time()
-        self.wall = lambda: time.time() + shift
+        self.wall = staticmethod(lambda: time.time() + shift)
 
 
 clock = Shifted(AT)
@@ -82,7 +82,7 @@ def template(path: Path) -> None:
     async def make() -> None:
         # Its time stands still, so that it falls asleep at `AT` to the moment.
         still = SystemClock()
-        still.wall = lambda: AT
+        still.wall = staticmethod(lambda: AT)
         async with Runtime(f"sqlite:///{path}", actors=[Sleeper], clock=still) as runtime:
             run = await runtime.start(Sleeper(), key="1")
             while (await run.status()).status != "waiting":  # noqa: ASYNC110  (nothing tells)

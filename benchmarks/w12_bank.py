@@ -53,7 +53,7 @@ Transfer = tuple[int, int, int]
 def planned(transfers: int, accounts: int) -> list[Transfer]:
     """The same ones each time; in each the hot account pays or is paid."""
     dice = random.Random(12)
-    plan = []
+    plan: list[Transfer] = []
     for _ in range(transfers):
         other, cents = dice.randrange(1, accounts), dice.randrange(1, LARGEST)
         plan.append((HOT, other, cents) if dice.random() < 0.5 else (other, HOT, cents))
