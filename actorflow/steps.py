@@ -344,7 +344,7 @@ def _make(fn: Callable[..., Any], localns: dict[str, Any] | None, options: dict[
         name,
         was=tuple(options["was"]),
         fails=tuple(options["fails"]),
-        retry=_retry(name, options["retry"], options["on_interrupt"]),
+        retry=retrying.chosen(name, options["retry"], on_interrupt=options["on_interrupt"], fails=tuple(options["fails"])),
         timeout_s=None if options["timeout"] is None else seconds(options["timeout"]),
         undo=options["undo"],
         on_interrupt=options["on_interrupt"],
@@ -362,19 +362,6 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
         if not isinstance(given, (tuple, list)) or not all(isinstance(each, of) for each in cast("Iterable[object]", given)):
             kind = "names" if of is str else "exception classes"
             raise BadDefinition(f"step {name}: {option}={given!r} is no tuple of {kind}. One alone is written (x,).")
-
-
-def _retry(name: str, given: Retry | None, on_interrupt: OnInterrupt) -> Retry:
-    if on_interrupt == "retry":
-        return given or retrying.DEFAULT
-    if given is None or given is retrying.DEFAULT or given == retrying.NEVER:  # The default itself: nobody asked for it.
-        return retrying.NEVER
-    if given.on is None:
-        raise BadDefinition(
-            f'step {name}: with on_interrupt="{on_interrupt}" a `retry=` must name the exceptions that prove that nothing '
-            f"happened: Retry(on=(...,))."
-        )
-    return given
 
 
 def _wrap(declared: Step) -> Callable[..., Coroutine[object, None, Any]]:

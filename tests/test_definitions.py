@@ -139,6 +139,24 @@ def test_a_step_that_may_not_run_twice_is_retried_only_on_what_proves_that_it_di
     assert found.retry.attempts == 3
 
 
+def test_a_step_that_would_retry_what_it_calls_a_business_failure_is_refused() -> None:
+    async def charge() -> None: ...
+
+    with pytest.raises(BadDefinition, match=r"after ConnectionResetError, but fails= calls OSError a business failure"):
+        step(retry=Retry(on=(ValueError, ConnectionResetError)), fails=(OSError,))(charge)
+    # All but these is no contradiction.
+    step(retry=Retry(on=(Exception,)), fails=(OSError,))(charge)
+    declared = step(retry=Retry(on=(OSError,)))(charge)
+    with pytest.raises(BadDefinition, match="fails= calls Exception a business failure"):
+        with_options(declared, fails=(Exception,))
+
+
+@pytest.mark.parametrize("on", [OSError, [OSError], (OSError("full"),)])
+def test_what_a_retry_is_for_is_a_tuple_of_classes(on: Any) -> None:
+    with pytest.raises(BadDefinition, match="no tuple of exception classes"):
+        Retry(on=on)
+
+
 def test_without_a_retry_such_a_step_runs_once() -> None:
     @step(on_interrupt="fail")
     async def charge() -> None: ...

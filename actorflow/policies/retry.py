@@ -7,16 +7,23 @@ the jitter: without it, all that failed together comes back together.
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 from attrs import field, frozen
 from attrs.validators import ge, le, lt
 
 from actorflow.clock import Duration, seconds
+from actorflow.errors import BadDefinition
 from actorflow.policies.failure import classify
 
 
 def _optional_seconds(value: Duration | None) -> float | None:
     return None if value is None else seconds(value)
+
+
+def _classes(_: object, __: object, on: Any) -> None:
+    if on is not None and not (isinstance(on, tuple) and all(isinstance(each, type) for each in cast("tuple[object, ...]", on))):
+        raise BadDefinition(f"Retry(on={on!r}): that is no tuple of exception classes. One alone is written (x,).")
 
 
 @frozen(kw_only=True)
@@ -35,13 +42,45 @@ class Retry:
     cap: Duration = field(default="30s", validator=lambda _, __, value: seconds(value) and None)
     jitter: float = field(default=0.2, validator=[ge(0.0), le(1.0)])
     total: Duration | None = field(default=None, validator=lambda _, __, value: _optional_seconds(value) and None)
-    on: tuple[type[Exception], ...] | None = None
+    on: tuple[type[Exception], ...] | None = field(default=None, validator=_classes)
 
 
 #: What a bare `@step` gets: transient errors three tries, anything else one.
 DEFAULT = Retry()
 #: What a step gets whose interruption forbids another attempt.
 NEVER = Retry(attempts=1)
+
+
+def chosen(step: str, given: Retry | None, *, on_interrupt: str, fails: tuple[type[Exception], ...]) -> Retry:
+    """The policy of a step, from what its declaration says.
+
+    Args:
+        step: Its name.
+        given: Its `retry=`.
+        on_interrupt: Unless it is "retry", another attempt is made only after exceptions that prove that nothing happened.
+        fails: What it calls business failures: they are never retried.
+
+    Raises:
+        BadDefinition: It contradicts itself.
+    """
+    if given is not None and given.on is not None:
+        for error in given.on:
+            if issubclass(error, fails):
+                also = next(each for each in fails if issubclass(error, each))
+                raise BadDefinition(
+                    f"step {step}: retry= tries again after {error.__name__}, but fails= calls {also.__name__} a business "
+                    f"failure, which is never retried. Take {error.__name__} out of one of them."
+                )
+    if on_interrupt == "retry":
+        return given or DEFAULT
+    if given is None or given is DEFAULT or given == NEVER:  # The default itself: nobody asked for it.
+        return NEVER
+    if given.on is None:
+        raise BadDefinition(
+            f'step {step}: with on_interrupt="{on_interrupt}" a `retry=` must name the exceptions that prove that nothing '
+            f"happened: Retry(on=(...,))."
+        )
+    return given
 
 
 @frozen
