@@ -19,7 +19,7 @@ class Limits:
     """Messages waiting for one run. A sender who outruns its receiver is told, not believed."""
     accepted_at_once_max: int = field(default=8, validator=gt(0))
     """Messages of clients that are written to one receiver at a time while others are sent to, too: a flood waits for itself."""
-    batch_max: int = field(default=512, validator=gt(0))
+    batch_max: int = field(default=2_000, validator=gt(0))
     """Commits in one transaction. Larger ones gain nothing and make everybody wait."""
     ask_s: float = field(default=5.0, validator=gt(0))
     """How long an ask waits for its answer unless it says otherwise."""
