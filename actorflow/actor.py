@@ -166,11 +166,11 @@ class Actor(Acting):
         Raises:
             BadDefinition: The class cannot be stored as it is.
         """
-        kind = vars(cls).get(_KIND)
+        kind: Kind | None = cls.__dict__.get(_KIND)
         if kind is None:
             kind = _kind_info(cls)
             setattr(cls, _KIND, kind)
-        return cast("Kind", kind)
+        return kind
 
 
 def _check_options(cls: type, mailbox: int | None, overflow: str) -> None:

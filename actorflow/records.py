@@ -156,7 +156,7 @@ class Run:
 
     @property
     def address(self) -> Address:
-        return Address(self.kind, self.key)
+        return made(Address, (self.kind, self.key))
 
 
 # --- writes: what a commit is made of ---------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from actorflow.kernel.branches import driver
 from actorflow.kernel.requests import Gather, Join
 from actorflow.message import Message, reply_type
 from actorflow.policies.cursor import Progress, SetAside
-from actorflow.policies.limits import checked_key
 from actorflow.steps import Step, find_step
 from actorflow.verbs import Each, Receive, Sleep, Start, as_datetime, callee
 
@@ -216,7 +215,7 @@ class Workflow(Actor, Generic[R_co]):
             ref = declared.ref
             assert find_step(ref) is not None
         handle = Run(type(child), key)
-        at = records.Address(kind.name, checked_key(key))
+        at = records.Address(kind.name, handle.key)
         await Start(at, kind.encode(child), detached, None if deadline is None else seconds(deadline), ref, handle)
         return handle
 

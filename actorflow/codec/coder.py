@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from threading import RLock, Thread
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import orjson
 
@@ -176,9 +176,9 @@ class RecordCoder:
             Undecodable: A value cannot be read, is missing without a default, or has a name that is not declared any more.
         """
         try:
-            parts = _loads(payload)
+            parts: dict[str, Any] = _loads(payload)
             if self._as_is(parts):
-                return cast("dict[str, Any]", parts)
+                return parts
             parts = object_in(parts, what)
             refuse_unknown(parts, self._names, what)
         except orjson.JSONDecodeError as error:

@@ -27,7 +27,7 @@ def optional(item: Shape) -> Shape:
     def decode(value: Any, _: Any = None) -> Any:
         return None if value is None else item_decode(value)
 
-    return Shape(name=f"{item.name} | None", encode=encode, decode=decode, takes=(*item.takes, type(None)))
+    return Shape(name=f"{item.name} | None", encode=encode, decode=decode, takes=(*item.takes, type(None)), same=item.same)
 
 
 def union_of(members: Sequence[Shape]) -> Shape:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import define
 
 from actorflow.errors import Leaving, OutsideTurn
 from actorflow.kernel.requests import Checkpoint, Code
@@ -91,6 +91,8 @@ def follows(branch: str, cut: str, *, begun: Container[str] | None = None) -> bo
     return not is_task or (begun is not None and opened not in begun)
 
 
+NO_PATHS: frozenset[str] = frozenset()  #: one for all: Python makes a new one each time
+
 _alive: set[Code] = set()
 """Coroutines that have not ended. Held here, they are closed by `leave` alone: the garbage collector, which may come to them
 before it comes to their turn, would run their `finally` blocks with every verb as if live."""
@@ -118,23 +120,24 @@ class Scope:
     before: dict[str, bytes] | None
 
 
-@define(eq=False)
 class Branch:
     """A line of durable code: the trunk, an argument of `gather`, a task, or the body of a checkpoint."""
 
-    path: str
-    coro: Code
-    context: Context
-    trunk: bool = False  #: fields may be written here
-    owner: Group | Scope | None = None
-    calls: dict[str, int] = field(init=False)
-    ended: tuple[Any, BaseException | None] | None = None
-    joiners: tuple[Branch, ...] = ()
-    keys: tuple[str, ...] = ()  #: of tasks it started
+    __slots__ = ("calls", "context", "coro", "ended", "joiners", "keys", "owner", "path", "trunk")
 
-    def __attrs_post_init__(self) -> None:
-        self.calls = {}
-        _alive.add(self.coro)
+    def __init__(
+        self, path: str, coro: Code, context: Context, *, trunk: bool = False, owner: Group | Scope | None = None
+    ) -> None:
+        self.path: str = path
+        self.coro: Code = coro
+        self.context: Context = context
+        self.trunk: bool = trunk  #: fields may be written here
+        self.owner: Group | Scope | None = owner
+        self.calls: dict[str, int] = {}
+        self.ended: tuple[Any, BaseException | None] | None = None
+        self.joiners: tuple[Branch, ...] = ()
+        self.keys: tuple[str, ...] = ()  #: of tasks it started
+        _alive.add(coro)
 
     def end(self, value: Any, error: BaseException | None) -> None:
         """Its code returned or raised."""

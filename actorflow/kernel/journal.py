@@ -85,19 +85,17 @@ class Journal:
         Raises:
             Divergence: Something else is recorded there.
         """
-        entry = self.head(identity.branch)
-        if entry is None:
+        branch, _, n = identity
+        queue = self._unclaimed.get(branch)
+        if queue is None:
             return None
-        if entry.kind != kind or entry.n != identity.n or entry.name not in names:
-            raise self.divergence(f"{kind} {identity}", identity.branch)
-        self._pop(identity.branch)
-        return entry
-
-    def _pop(self, branch: str) -> None:
-        queue = self._unclaimed[branch]
+        entry = queue[0]
+        if entry.kind != kind or entry.n != n or entry.name not in names:
+            raise self.divergence(f"{kind} {identity}", branch)
         queue.popleft()
-        if not queue:
+        if not queue:  # There is none that is empty.
             del self._unclaimed[branch]
+        return entry
 
     def unclaimed(self, entry: Entry) -> bool:
         """True if nobody has asked for this entry yet."""

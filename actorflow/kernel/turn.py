@@ -16,7 +16,7 @@ from contextvars import Context
 from typing import Any
 
 from actorflow.errors import AgainMisplaced, Control, Divergence, FieldWriteInBranch, ForeignAwait, StepNameTaken, Undecodable
-from actorflow.kernel.branches import Branch, Group, Scope, here, leave
+from actorflow.kernel.branches import NO_PATHS, Branch, Group, Scope, here, leave
 from actorflow.kernel.foreign import foreign_error, waiting_line
 from actorflow.kernel.journal import NOT_COMPARED, SPOT, Journal, short
 from actorflow.kernel.outbox import Outbox
@@ -74,13 +74,13 @@ class Turn:
         self.instance: object = instance
         self.outbox: Outbox | None = outbox
         self._left = len(self.journal.order)
-        self._branches = {"": trunk}
+        self.branches: dict[str, Branch] = {"": trunk}  #: those that go on; none once it has ended or was dropped
         self._current = trunk  #: the branch that runs, or ran last
         self._runnable: list[tuple[Branch, Any, BaseException | None]] = [(trunk, None, None)]
         self._waiting: dict[str, Asked] = {}
         self._errors: tuple[tuple[BaseException, Entry], ...] = ()  #: the latest, which may still be on their way out
         self.names: dict[str, object] = {}
-        self._cancelled: frozenset[str] = frozenset()
+        self._cancelled = NO_PATHS
         self._stretch = NOTHING
 
     # --- for the shell ------------------------------------------------------------------------------------------------
@@ -104,8 +104,8 @@ class Turn:
 
     def drop(self) -> None:
         """Leave memory. Not cancellation: `finally` blocks run because Python runs them, and every verb in them is refused."""
-        if self._branches:
-            branches, self._branches = list(self._branches.values()), {}
+        if self.branches:
+            branches, self.branches = list(self.branches.values()), {}
             self._waiting.clear()  # A branch that is gone takes no message and wants no outcome.
             leave(branches)
 
@@ -165,8 +165,8 @@ class Turn:
         if self.branch.path:
             kind = "checkpoint" if self.branch.trunk else "branch"
             raise AgainMisplaced(f"this is {kind} {self.branch.path}")
-        if len(self._branches) > 1:
-            raise AgainMisplaced(f"open are {', '.join(path for path in self._branches if path)}")
+        if len(self.branches) > 1:
+            raise AgainMisplaced(f"open are {', '.join(path for path in self.branches if path)}")
         raise AgainRaised
 
     def writable(self, field: str) -> None:
@@ -225,7 +225,7 @@ class Turn:
             raise
         if error is not None and not isinstance(asked.request, Closing):  # A gather hands on what came from elsewhere.
             self._errors = (*self._errors[-63:], (error, entry))
-        self._runnable.append((self._branches[path], value, error))
+        self._runnable.append((self.branches[path], value, error))
 
     def _gone(self, path: str) -> bool:
         while path:
@@ -287,7 +287,7 @@ class Turn:
             )
 
     def _open(self, branch: Branch) -> Branch:
-        self._branches[branch.path] = branch
+        self.branches[branch.path] = branch
         self._runnable.append((branch, None, None))
         return branch
 
@@ -315,7 +315,7 @@ class Turn:
         if error is not None and not self._recorded(error) and (foreign := foreign_error(error)) is not None:
             raise foreign
         self.journal.close(branch.path, error)
-        del self._branches[branch.path]
+        del self.branches[branch.path]
         branch.end(value, error)
         match branch.owner:
             case Group() as group:
@@ -359,14 +359,14 @@ class Turn:
 
     def _drop_under(self, scope: str) -> tuple[Asked, ...]:
         """Cancel all branches whose path begins with *scope*; returns what they waited for."""
-        if not self._branches:
+        if not self.branches:
             return ()
-        gone = [branch for path, branch in self._branches.items() if path.startswith(scope)]
+        gone = [branch for path, branch in self.branches.items() if path.startswith(scope)]
         paths = {branch.path for branch in gone}
         dropped = tuple(asked for path, asked in list(self._waiting.items()) if path in paths)
         for path in paths:
             self._waiting.pop(path, None)
-            self._branches.pop(path)
+            self.branches.pop(path)
             self.journal.forget(path)
         self._cancelled |= paths
         self._runnable = [item for item in self._runnable if item[0].path not in paths]

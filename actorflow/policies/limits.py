@@ -56,6 +56,8 @@ def checked_key(key: object) -> str:
     Raises:
         BadKey: It is no text, empty, over 512 bytes of UTF-8, or has control characters or lone surrogates.
     """
+    if type(key) is str and key.isascii() and key.isprintable() and 0 < len(key) <= KEY_BYTES_MAX:
+        return key  # As nearly all are.
     if not isinstance(key, str):
         raise BadKey(key, f"it is a {type(key).__qualname__}, not a str")
     if not key:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from actorflow.errors import StoreError
-from actorflow.kernel.journal import entry as new_entry
 from actorflow.policies.failure import FailureReport
-from actorflow.records import Chain, Commit, Entry, Identity, PauseReason, Refusal, Run, RunStatus, SetState, Write, made
+from actorflow.records import Chain, Commit, Entry, PauseReason, Refusal, Run, RunStatus, SetState, Write, made
 from actorflow.runtime.mail import Mail, mail_of
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ class Commits(Chain):
     """What an activation writes, and where it says that it stands: the chain of its commits."""
 
     def __init__(self, host: Host, run: Run) -> None:
-        super().__init__()
+        self.broken: bool = False
         self.host: Host = host
         self.run: Run = run
         self.live: bool = False  #: in memory; no more once it was dropped
@@ -33,8 +32,7 @@ class Commits(Chain):
     def state(self, status: RunStatus, *, reason: PauseReason | None = None, wake_at: float | None = None) -> SetState:
         """The write that puts the run there."""
         self.status, self.wake_at = status, wake_at
-        at = self.host.clock.wall()
-        return SetState(run=self.run.id, status=status, reason=reason, wake_at=wake_at, crashes=self.crashes, at=at)
+        return made(SetState, (self.run.id, status, reason, wake_at, self.crashes, self.host.clock.wall()))
 
     def submit(self, writes: list[Write], durable: Callable[..., object], *args: object) -> None:
         """Commit, then go on with `durable(*args)`; with nothing to write, and nothing on its way, at once."""
@@ -58,7 +56,8 @@ class Commits(Chain):
 
     def log(self, kind: str, *, outcome: bytes | None = None, name: str = "") -> Entry:
         """An event of this run's life."""
-        return new_entry(self.run.id, self.round, kind, Identity("", name, 0), at=self.host.clock.wall(), outcome=outcome)
+        at = self.host.clock.wall()
+        return made(Entry, (self.run.id, self.round, kind, "", name, 0, "ok", 0, at, None, None, outcome, None))
 
     def refused(self, refusal: Refusal | StoreError) -> None:
         """A commit was not taken."""

@@ -201,7 +201,8 @@ class Ending:
         writes.append(activation.state(status))
         writes.append(SetEnd(run=run.id, outcome=outcome, report=payload, ended_at=host.clock.wall()))
         writes.append(activation.log(status, outcome=outcome))
-        writes.extend(self._cancelled_children(activation))
+        if activation.children:
+            writes.extend(self._cancelled_children(activation))
         unanswered = [*activation.unanswered.values(), *activation.mailbox.waiting.values()]
         if unanswered:
             answer = failed_answer(RunEnded(run.address, status))

@@ -25,7 +25,9 @@ def finish(activation: Activation, end: Finished | Again | Broken, writes: list[
         case Finished(value, None):
             what = f"result of {activation.run.kind}/{activation.run.key}"
             try:
-                payload = activation.host.checked(activation.kind.outcome.encode(value, what), what)
+                payload = activation.kind.outcome.encode(value, what)
+                if len(payload) > activation.host.limits.payload_bytes_max:
+                    activation.host.checked(payload, what)
                 activation.show(writes)
             except ActorflowError as error:
                 activation.pause("failure", reports.failed(activation, error, "the result of run()"), writes)

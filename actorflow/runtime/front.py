@@ -50,13 +50,13 @@ class Front:
         """
         _check_instance(workflow)
         self._met(type(workflow))
-        kind = type(workflow).__kind_info__()
-        run = Run(type(workflow), key, self.operations)
+        kind, operations = type(workflow).__kind_info__(), self.operations
+        run = Run(type(workflow), key, operations)
         deadline_s = None if deadline is None else seconds(deadline)
         fields = kind.encode(workflow)
         request = urandom(16).hex() if on_conflict == "reject" else ""
         at = records.Address(kind.name, key)
-        await self.operations.start(at, input=fields, on_conflict=on_conflict, deadline_s=deadline_s, request=request)
+        await operations.start(at, input=fields, on_conflict=on_conflict, deadline_s=deadline_s, request=request)
         return run
 
     def at(self, actor: type[A] | Pool[A], key: str) -> Address[A]:

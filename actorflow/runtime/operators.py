@@ -98,9 +98,10 @@ class Operators:
 
     async def start(self, to: Address, *, input: bytes, on_conflict: OnConflict, deadline_s: float | None, request: str) -> None:
         host = self.host
-        if to.kind not in host.kinds:
+        kind = host.kinds.get(to.kind)
+        if kind is None:
             raise UnknownKind(to.kind, list(host.kinds))
-        if host.cast.is_actor(to.kind):
+        if kind.handlers is not None:
             raise InvalidState("start", to, "an actor", actors.NOT_FOR_ACTORS["start"])
         if len(input) > host.limits.payload_bytes_max:
             host.checked(input, f"input of {to}")
