@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import pytest
 
 from actorflow import Actor, Limits, Message, RunPaused, StoreUnavailable, Workflow, handler, query
+from actorflow.clock import moment
 from actorflow.errors import Undecodable, UnknownKind
 from actorflow.records import Loaded
 from actorflow.stores.memory import MemoryStore
@@ -36,6 +38,11 @@ class Failing(MemoryStore):
 
     errors: tuple[Exception, ...] = ()
     loads = 0
+    together: tuple[int, ...] = ()  #: how many were asked for at a time
+
+    async def load_many(self, runs: Sequence[int]) -> list[Loaded | None]:
+        self.together += (len(runs),)
+        return await super().load_many(runs)
 
     async def load(self, run: int) -> Loaded | None:
         if run == 1:
@@ -93,6 +100,55 @@ def test_a_failure_that_nobody_thought_of_is_logged_and_who_waits_for_the_run_ha
 
     assert virtual(backend, main) == "went 1"
     assert "run 1 could not be loaded" in caplog.text
+
+
+async def _many(store: Failing, *errors: Exception) -> list[Any]:
+    """Twenty runs that left memory and whose moment has come at the same time; what each came to."""
+    async with runtime(Sleeper, store=store, limits=Limits(passivate_after_s=0.1, recoveries_max=8)) as opened:
+        runs = [await opened.start(Sleeper(n), key=f"s-{n}") for n in range(1, 21)]
+        await anyio.sleep(10.0)
+        assert opened._running().resident == {}
+        store.errors = errors
+        ended: list[Any] = [await run.result() for run in runs[1:]]
+        try:
+            return [await runs[0].result(), *ended]
+        except RunPaused as paused:
+            return [paused, *ended]
+
+
+class Sleeper(Workflow[int]):
+    n: int
+
+    async def run(self) -> int:
+        await self.sleep_until(moment(1_700_000_100.0))
+        return self.n
+
+
+@both
+def test_those_whose_moment_comes_together_are_read_together_a_few_at_a_time(backend: Backend) -> None:
+    store = Failing()
+
+    assert virtual(backend, lambda: _many(store)) == list(range(1, 21))
+    assert store.together == (8, 8, 4)
+    assert store.loads == 1
+
+
+@both
+def test_one_that_nobody_can_read_is_set_aside_and_those_that_were_read_with_it_go_on(backend: Backend) -> None:
+    torn = Undecodable("the row", "it is torn")
+
+    paused, *ended = virtual(backend, lambda: _many(Failing(), torn, torn))
+
+    because(paused, "undecodable")
+    assert ended == list(range(2, 21))
+
+
+@both
+def test_when_reading_several_fails_for_a_reason_that_nobody_thought_of_each_is_read_by_itself(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert virtual(backend, lambda: _many(Failing(), LookupError("no such thing"))) == list(range(1, 21))
+    assert "runs 1, 2, 3, 4, 5, 6, 7, 8 could not be loaded together" in caplog.text
 
 
 class Tally(Actor):

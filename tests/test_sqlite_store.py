@@ -705,7 +705,8 @@ async def test_no_statement_reads_a_whole_table(path: Path, name: str) -> None:
     await made(path)
     db = sqlite3.connect(path)
     named = dict.fromkeys(re.findall(r":(\w+)", SQL[name]))
-    values: Any = {**named, "log_only": "[]", "seqs": "[]"} if named else [None] * SQL[name].count("?")
+    lists = dict.fromkeys(("log_only", "seqs", "runs", "addresses"), "[]")
+    values: Any = {**named, **lists} if named else [None] * SQL[name].count("?")
 
     plan = [row[3] for row in db.execute(f"explain query plan {SQL[name]}", values)]
 

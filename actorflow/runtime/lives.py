@@ -14,7 +14,7 @@ to itself at once.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, field
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from actorflow.runtime.memory_actor import MemoryActor
     from actorflow.runtime.nodes import Node
 
-    Live = Activation | MemoryActor
+    Live: TypeAlias = Activation | MemoryActor
 
 log: logging.Logger = logging.getLogger("actorflow")
 

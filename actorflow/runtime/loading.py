@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,9 +17,12 @@ import anyio.lowlevel
 from attrs import define, field
 
 from actorflow.errors import StoreError, Undecodable
+from actorflow.kind import blank_kind
 from actorflow.records import ENDED, Commit, Envelope, Loaded, RunQuery
 from actorflow.runtime import reports
+from actorflow.runtime.activation import Activation
 from actorflow.runtime.calls import REPEAT_S
+from actorflow.runtime.handling import ActorActivation
 from actorflow.runtime.loops import Signal
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ log: logging.Logger = logging.getLogger("actorflow")
 
 SUSPECT_CRASHES = 2  #: from so many on, a run is started alone
 SUSPECT_ALONE_S = 30.0
+SLICE = 32  #: runs and entries of theirs that are driven in a row before the loop gets a turn: a millisecond or two
 
 
 @define(eq=False)
@@ -39,7 +44,6 @@ class Loading:
     _arrivals: dict[int, list[Envelope]] = field(factory=dict[int, list[Envelope]], init=False)  #: by run, until it is loaded
     _once_more: set[int] = field(factory=set[int], init=False)  #: runs that were wanted while they were being loaded
     _wake: anyio.Event | None = field(default=None, init=False)
-    _loaders: int = field(default=0, init=False)  #: tasks that load
     _horizon: tuple[float, int] = field(default=(-math.inf, 0), init=False)  #: all rows up to here are known
     _loaded: dict[int, Signal] = field(factory=dict[int, Signal], init=False)  #: for who waits until it is loaded
     _suspects: anyio.Lock = field(factory=anyio.Lock, init=False)
@@ -98,64 +102,91 @@ class Loading:
 
     async def run(self) -> None:
         """Load for ever, a few at a time."""
-        async with anyio.create_task_group() as group:
-            while True:
-                for _ in range(min(len(self._queue), self.host.limits.recoveries_max - self._loaders)):
-                    self._loaders += 1
-                    group.start_soon(self._load_all)
-                self._wake = anyio.Event()
-                await self._wake.wait()
-                self._wake = None
-
-    async def _load_all(self) -> None:
-        """One of those few: load whoever is next until nobody is. A task for each run costs a fifth of its loading."""
-        try:
+        while True:
             while self._queue:
-                run, _ = self._queue.popitem(last=False)
-                await self._load(run)
-                await anyio.lowlevel.checkpoint()
-        finally:
-            self._loaders -= 1
+                await self._load_next()
+            self._wake = anyio.Event()
+            await self._wake.wait()
+            self._wake = None
 
-    async def _load(self, run: int) -> None:
+    async def _load_next(self) -> None:
+        """Read those who are next in line, together, and let them in one by one."""
+        few = min(len(self._queue), self.host.limits.recoveries_max)
+        runs = deque(self._queue.popitem(last=False)[0] for _ in range(few))
+        replayed = 0
         try:
-            await self._activate(run)
+            found = await self._read_together(tuple(runs))
+            while runs:
+                loaded = found.get(runs[0])
+                try:
+                    await self._load(runs[0], loaded)
+                finally:
+                    self._over(runs.popleft())
+                replayed += 1 if loaded is None else 1 + len(loaded.entries)
+                if replayed >= SLICE or not runs:
+                    replayed = 0
+                    await anyio.lowlevel.checkpoint()
+        finally:
+            for run in runs:
+                self._over(run)
+
+    async def _read_together(self, runs: Sequence[int]) -> dict[int, Loaded | None]:
+        """What there is of them. Nothing if one cannot be read: then each is read by itself, and what is wrong is told of it."""
+        if len(runs) > 1:
+            try:
+                return dict(zip(runs, await self.host.store.load_many(runs), strict=True))
+            except (StoreError, Undecodable):
+                pass
+            except Exception:
+                log.exception("runs %s could not be loaded together", ", ".join(map(str, runs)))
+        return {}
+
+    async def _load(self, run: int, loaded: Loaded | None) -> None:
+        try:
+            if loaded is None:
+                loaded = await self._read(run)
+            if loaded is not None:
+                self._let_in(loaded)
         except StoreError as error:
             log.warning("run %s could not be loaded: %s", run, error)
             if self.host.committer.stopped is None:  # Nobody else would think of it again.
                 self.host.deadlines.after(REPEAT_S, lambda: self.wake(run))
         except Exception:
             log.exception("run %s could not be loaded", run)
-        finally:
-            self._arrivals.pop(run, None)
-            if run in self._once_more:  # It was dropped again while it was being loaded.
-                self._once_more.discard(run)
-                self.wake(run)
-            if (signal := self._loaded.pop(run, None)) is not None:
-                signal.set()
 
-    async def _activate(self, run: int) -> None:
+    def _over(self, run: int) -> None:
+        """It was loaded, or cannot be."""
+        self._arrivals.pop(run, None)
+        if run in self._once_more:  # It was dropped again while it was being loaded.
+            self._once_more.discard(run)
+            self.wake(run)
+        if (signal := self._loaded.pop(run, None)) is not None:
+            signal.set()
+
+    async def _read(self, run: int) -> Loaded | None:
         try:
-            loaded = await self.host.store.load(run)
+            return await self.host.store.load(run)
         except Undecodable as error:
             # As lists show it: its own row may be what cannot be read.
             rows = await self.host.store.runs(RunQuery(before_id=run + 1, limit=1))
             if rows and rows[0].id == run and rows[0].status not in (*ENDED, "paused"):
                 self.host.committer.submit(Commit(tuple(self.host.unreadable(rows[0], error))), lambda _: None)
-            return
-        if loaded is None:
-            return
+            return None
+
+    def _let_in(self, loaded: Loaded) -> None:
+        run = loaded.run.id
+        arrivals = self._arrivals[run]
         if (activation := self.host.resident.get(run)) is not None:  # Somebody else was quicker.
-            for envelope in self._arrivals.get(run, []):
+            for envelope in arrivals:
                 activation.arrived(envelope)
             return
-        static = self.host.cast.tree.holds(loaded.run.address)  # Those start one by one anyway.
-        if SUSPECT_CRASHES <= loaded.run.crashes < self.host.limits.crashes_max and not static:
+        suspect = SUSPECT_CRASHES <= loaded.run.crashes < self.host.limits.crashes_max
+        if suspect and not self.host.cast.tree.holds(loaded.run.address):  # Static children start one by one anyway.
             if run not in self._in_line:
                 self._in_line[run] = Signal(self.host.loop)
                 self.host.spawn(lambda: self._alone(run))
         else:
-            self.enter(loaded, self._arrivals.get(run, []))
+            self.enter(loaded, arrivals)
 
     async def _alone(self, run: int) -> None:
         """Start a run that has ended its process before, beside no other such run, until it has got further or waits."""
@@ -179,13 +210,10 @@ class Loading:
 
     def enter(self, loaded: Loaded, arrivals: list[Envelope], *, why: str | None = None) -> None:
         """Put a run into memory and let it go on; or cancel it, with *why*."""
-        from actorflow.runtime.activation import Activation  # noqa: PLC0415  (host -> loading -> activation -> host)
-        from actorflow.runtime.handling import ActorActivation  # noqa: PLC0415
-
         host, run = self.host, loaded.run
         if host.closing or host.committer.stopped is not None or run.id in host.resident:
             return
-        if not host.cast.may_enter(run.address):
+        if not host.cast.may_enter(address := run.address):
             return
         mail = {envelope.id: envelope for envelope in (*loaded.mailbox, *arrivals)} if loaded.mailbox or arrivals else {}
         if run.status in ENDED:
@@ -198,9 +226,10 @@ class Loading:
         if run.status == "paused" and (run.reason == "undo" or not (late or why is not None)):
             host.cast.set_aside_already(run, mail.values())
             return
-        is_actor = host.cast.is_actor(run.kind)
+        registered = host.kinds.get(run.kind)
+        is_actor = registered is not None and registered.handlers is not None
         of = ActorActivation if is_actor else Activation
-        activation = of(host, loaded, host.kind_of(run.kind))
+        activation = of(host, loaded, registered or blank_kind(run.kind))
         host.add(activation)
         for envelope in arrivals:
             activation.mailbox.put(envelope)
@@ -217,14 +246,14 @@ class Loading:
             host.ending.time_out(activation)
         elif run.crashes >= host.limits.crashes_max:
             what = f"its process ended {run.crashes} times while it was at work"
-            activation.pause("interrupted", reports.plain("interrupted", what, str(run.address)), [])
-        elif run.kind not in host.kinds or host.cast.in_memory(run.address):
-            memory_only = " and durable: it is memory-only now" if run.kind in host.kinds else ""
+            activation.pause("interrupted", reports.plain("interrupted", what, str(address)), [])
+        elif registered is None or not registered.durable:
+            memory_only = " and durable: it is memory-only now" if registered is not None else ""
             what = f"no class of kind {run.kind!r} is registered{memory_only}"
-            activation.pause("unregistered", reports.plain("unregistered", what, str(run.address)), [])
+            activation.pause("unregistered", reports.plain("unregistered", what, str(address)), [])
         elif run.actor != is_actor:
             was, now = ("an actor", "workflows") if run.actor else ("a run of a workflow", "actors")
             what = f"it was made as {was}, and {run.kind!r} is now a class of {now}: give the new class another `kind=`"
-            activation.pause("unregistered", reports.plain("unregistered", what, str(run.address)), [])
+            activation.pause("unregistered", reports.plain("unregistered", what, str(address)), [])
         else:
             activation.begin()

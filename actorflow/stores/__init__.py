@@ -55,8 +55,16 @@ class Store(Protocol):
         """What resuming a run needs, or None if there is no such run."""
         ...
 
+    async def load_many(self, runs: Sequence[int]) -> list[Loaded | None]:
+        """The same for several runs, in their order. What cannot be read of one of them is raised; `load` tells of which."""
+        ...
+
     async def find(self, address: Address) -> Run | None:
         """The run under that address."""
+        ...
+
+    async def taken(self, addresses: Sequence[Address]) -> set[Address]:
+        """Those of the addresses under which there is a run, or what is left of a pruned one."""
         ...
 
     async def get(self, run: int) -> Run | None:

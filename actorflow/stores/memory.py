@@ -114,8 +114,14 @@ class MemoryStore:
             ],
         )
 
+    async def load_many(self, runs: Sequence[int]) -> list[Loaded | None]:
+        return [await self.load(run) for run in runs]
+
     async def find(self, address: Address) -> Run | None:
         return self._data.find(address)
+
+    async def taken(self, addresses: Sequence[Address]) -> set[Address]:
+        return {address for address in addresses if address in self._data.by_address}
 
     async def get(self, run: int) -> Run | None:
         return self._data.runs.get(run)

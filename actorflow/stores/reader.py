@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from attrs import asdict
 
-from actorflow.records import LOG_ONLY, Event, Loaded, Run, RunQuery
-from actorflow.stores.rows import cursor_of, envelope_of, event_of, light_run_of, run_of
+from actorflow.records import LOG_ONLY, Address, Event, Loaded, Run, RunQuery
+from actorflow.stores.changes import RUN_COLUMNS
+from actorflow.stores.rows import Row, cursor_of, envelope_of, event_of, light_run_of, run_of
 from actorflow.stores.statements import SQL
 
 T = TypeVar("T")
@@ -22,6 +23,7 @@ READ_S_MAX = 5.0
 
 _STEPS_BETWEEN_LOOKS = 100_000  #: of SQLite's machine: a few milliseconds
 _LOG_ONLY = json.dumps(sorted(LOG_ONLY))
+_PARENT = RUN_COLUMNS.index("parent")
 
 
 @contextmanager
@@ -56,28 +58,60 @@ def rows(name: str, **values: object) -> Callable[[sqlite3.Connection], list[Any
 
 def load(db: sqlite3.Connection, run: int) -> Loaded | None:
     """See `Store.load`."""
+    return load_many(db, (run,))[0]
+
+
+def load_many(db: sqlite3.Connection, runs: Sequence[int]) -> list[Loaded | None]:
+    """See `Store.load_many`. A statement for each table, not for each run of each: that is what loading takes its time for."""
+    of_all = {"runs": json.dumps(runs)}
     with _one_moment(db):
-        row = db.execute(SQL["run_by_id"], {"id": run}).fetchone()
-        if row is None:
-            return None
-        found = run_of(row)
-        return Loaded(
-            run=found,
-            entries=_replayed(db, found),
-            mailbox=[envelope_of(row) for row in db.execute(SQL["mailbox"], {"run": run})],
-            cursors=[cursor_of(row) for row in db.execute(SQL["cursors"], {"run": run, "round": found.round})],
-            children=[light_run_of(row) for row in db.execute(SQL["children"], {"run": run})],
+        found = {run.id: run for run in map(run_of, db.execute(SQL["runs_by_id"], of_all))}
+        entries = _replayed(db, found)
+        mailboxes = _by_run(db.execute(SQL["mailboxes"], of_all), 1, envelope_of)
+        cursors = _by_run(db.execute(SQL["cursors"], of_all), 0, cursor_of)
+        children = _by_run(db.execute(SQL["children"], of_all), _PARENT, light_run_of)
+    return [
+        None
+        if run not in found
+        else Loaded(
+            run=found[run],
+            entries=entries.get(run, []),
+            mailbox=mailboxes.get(run, []),
+            cursors=cursors.get(run, []),
+            children=children.get(run, []),
         )
+        for run in runs
+    ]
 
 
-def _replayed(db: sqlite3.Connection, run: Run) -> list[Event]:
+def _by_run(rows: Iterable[Row], column: int, record: Callable[[Row], T]) -> dict[int, list[T]]:
+    """Records by the run that a column names, in the order of the rows."""
+    found: dict[int, list[T]] = {}
+    for row in rows:
+        found.setdefault(row[column], []).append(record(row))
+    return found
+
+
+def _replayed(db: sqlite3.Connection, runs: Mapping[int, Run]) -> dict[int, list[Event]]:
     """Entries that replay sees. If some are folded, what they carry is not even read: a checkpoint may hide gigabytes."""
+    folding = {run for (run,) in db.execute(SQL["folding"], {"runs": json.dumps([*runs])})}
+    plain = {"runs": json.dumps([run for run in runs if run not in folding]), "log_only": _LOG_ONLY}
+    found = _by_run(sorted(db.execute(SQL["replayed"], plain)), 1, event_of)
+    for run in folding:
+        found[run] = _replayed_of_folding(db, runs[run])
+    return found
+
+
+def _replayed_of_folding(db: sqlite3.Connection, run: Run) -> list[Event]:
     where = {"run": run.id, "round": run.round, "log_only": _LOG_ONLY}
-    closed = {scope for (scope,) in db.execute(SQL["closed_scopes"], {"run": run.id, "round": run.round})}
-    if not closed:
-        return [event_of(row) for row in db.execute(SQL["replayed"], where)]
+    closed = {scope for (scope,) in db.execute(SQL["closed_scopes"], where)}
     seqs = _unfolded(db.execute(SQL["replayed_headers"], where), closed)
     return [event_of(row) for row in db.execute(SQL["entries_by_seq"], {"seqs": json.dumps(seqs)})]
+
+
+def taken(db: sqlite3.Connection, addresses: Sequence[Address]) -> set[Address]:
+    """See `Store.taken`."""
+    return {Address(*row) for row in db.execute(SQL["taken"], {"addresses": json.dumps(addresses)})}
 
 
 def _unfolded(headers: Iterable[tuple[int, str, str]], closed: set[str]) -> list[int]:

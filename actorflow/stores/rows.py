@@ -6,7 +6,7 @@ from typing import Any
 from zlib import crc32
 
 from actorflow.errors import Undecodable
-from actorflow.records import Entry, Envelope, Event, Run, SetCursor
+from actorflow.records import Entry, Envelope, Event, Run, SetCursor, made
 from actorflow.stores.changes import RUN_COLUMNS, RUN_PAYLOADS, checksum, entry_checksum, message_checksum
 
 Row = tuple[Any, ...]
@@ -21,9 +21,8 @@ def run_of(row: Row) -> Run:
     Raises:
         Undecodable: A payload is not what was written.
     """
-    payloads, sums = row[16:21], row[21:26]
-    for name, payload, crc in zip(RUN_PAYLOADS, payloads, sums, strict=True):
-        if checksum(payload) != crc:
+    for name, payload, crc in zip(RUN_PAYLOADS, row[16:21], row[21:26], strict=True):
+        if crc != (None if payload is None else crc32(payload)):
             raise Undecodable(f"{name} of run {row[1]}/{row[2]}", _WHY)
     return _run(dict(zip(RUN_COLUMNS, row, strict=False)))
 
@@ -61,10 +60,10 @@ def event_of(row: Row) -> Event:
     Raises:
         Undecodable: A payload is not what was written.
     """
-    event = unchecked_event_of(row)
-    if entry_checksum(event.entry) != row[14]:
-        raise Undecodable(f"entry {event.seq} ({event.entry.kind} {event.entry.identity}) of run {event.entry.run}", _WHY)
-    return event
+    entry = made(Entry, row[1:14])
+    if entry_checksum(entry) != row[14]:
+        raise Undecodable(f"entry {row[0]} ({entry.kind} {entry.identity}) of run {entry.run}", _WHY)
+    return made(Event, (row[0], entry))
 
 
 def unchecked_event_of(row: Row) -> Event:

@@ -301,15 +301,17 @@ class SqliteStore:
     # --- reading --------------------------------------------------------------------------------------------------------
 
     async def load(self, run: int) -> Loaded | None:
-        """See `Store.load`.
-
-        Raises:
-            Undecodable: Something of that run is not what was written. Other runs are not touched by that.
-        """
+        """See `Store.load`. `Undecodable` if something of that run is not what was written; others are not touched by that."""
         return await self._read(partial(reader.load, run=run))
+
+    async def load_many(self, runs: Sequence[int]) -> list[Loaded | None]:
+        return await self._read(partial(reader.load_many, runs=runs))
 
     async def find(self, address: Address) -> Run | None:
         return await self._read(partial(find_run, address=address))
+
+    async def taken(self, addresses: Sequence[Address]) -> set[Address]:
+        return await self._read(partial(reader.taken, addresses=addresses))
 
     async def get(self, run: int) -> Run | None:
         rows = await self._read(reader.rows("run_by_id", id=run))
@@ -331,12 +333,10 @@ class SqliteStore:
         return dict(await self._list(reader.rows("counts", actor=actor)))
 
     async def history(self, run: int, *, after: int = 0, limit: int = 1_000) -> list[Event]:
-        rows = await self._list(reader.rows("history", run=run, after=after, limit=limit))
-        return [unchecked_event_of(row) for row in rows]
+        return [unchecked_event_of(row) for row in await self._list(reader.rows("history", run=run, after=after, limit=limit))]
 
     async def latest(self, run: int, *, limit: int = 10) -> list[Event]:
-        rows = await self._list(reader.rows("latest", run=run, limit=limit))
-        return [unchecked_event_of(row) for row in reversed(rows)]
+        return [unchecked_event_of(row) for row in reversed(await self._list(reader.rows("latest", run=run, limit=limit)))]
 
     async def death(self, run: int, message: int) -> Event | None:
         rows = await self._read(reader.rows("death", run=run, n=message))

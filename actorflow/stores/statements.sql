@@ -177,9 +177,18 @@ delete from probe
 -- A run with all it has.
 select * from run where id = :id
 
+-- name: runs_by_id
+-- Several of them.
+select * from run where id in (select value from json_each(:runs))
+
 -- name: run_by_address
 -- The run under an address.
 select * from run where kind = :kind and key = :key
+
+-- name: taken
+-- Which of several addresses are in use.
+select run.kind, run.key from json_each(:addresses) as wanted
+cross join run on run.kind = json_extract(wanted.value, '$[0]') and run.key = json_extract(wanted.value, '$[1]')
 
 -- name: message_by_id
 -- Whether that number was given to a message.
@@ -188,6 +197,11 @@ select * from message where id = :id
 -- name: message_by_key
 -- The message that a run accepted under a key.
 select * from message where run = :run and key = :key
+
+-- name: folding
+-- Those of several runs in whose round a checkpoint is finished.
+select distinct run.id from run cross join entry on entry.run = run.id and entry.round = run.round
+where run.id in (select value from json_each(:runs)) and entry.kind = 'checkpoint' and entry.status = 'ok'
 
 -- name: closed_scopes
 -- Scopes of finished checkpoints of a round.
@@ -202,28 +216,30 @@ where run = :run and round = :round and kind not in (select value from json_each
 order by seq
 
 -- name: replayed
--- The same with all they carry, for a round in which nothing is folded.
-select * from entry
-where run = :run and round = :round and kind not in (select value from json_each(:log_only))
-  and seq not in (select seq from set_aside where run = :run)
-order by seq
+-- The same of several runs, with all they carry and in any order; for rounds in which nothing is folded.
+select entry.* from run cross join entry on entry.run = run.id and entry.round = run.round
+where run.id in (select value from json_each(:runs)) and entry.kind not in (select value from json_each(:log_only))
+  and not exists (select 1 from set_aside where set_aside.seq = entry.seq)
 
 -- name: entries_by_seq
 -- Entries of which we know the numbers.
 select * from entry where seq in (select value from json_each(:seqs)) order by seq
 
--- name: mailbox
--- What a run has not handled yet; dead letters that were revived stand where they were put.
-select * from message where run = :run and state = 'pending' order by coalesce(line, id), id
+-- name: mailboxes
+-- What runs have not handled yet; dead letters that were revived stand where they were put.
+select * from message where run in (select value from json_each(:runs)) and state = 'pending' order by coalesce(line, id), id
 
 -- name: cursors
--- Where the `each`es of a round stand.
-select run, round, branch, n, state, crc from cursor where run = :run and round = :round order by branch, n
+-- Where the `each`es of the rounds of several runs stand.
+select cursor.run, cursor.round, branch, n, state, crc from run cross join cursor on cursor.run = run.id and cursor.round = run.round
+where run.id in (select value from json_each(:runs)) order by branch, n
 
 -- name: children
--- Runs that a run started, that go on and belong to it; without payloads.
+-- Runs that several runs started, that go on and belong to them; without payloads.
 select id, kind, key, status, reason, round, crashes, seed, wake_at, deadline_at, parent, detached, actor, created_at, updated_at, ended_at, report
-from run where parent = :run and detached = 0 and status not in ('completed', 'failed', 'cancelled') order by id
+from run
+where parent in (select value from json_each(:runs)) and detached = 0 and status not in ('completed', 'failed', 'cancelled')
+order by id
 
 -- name: due
 -- Who wants attention, and when: a page of the index, after the last row of the page before.

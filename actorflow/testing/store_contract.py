@@ -319,6 +319,28 @@ class StoreContract(MessageContract):
 
     # --- lists --------------------------------------------------------------------------------------------------------
 
+    async def test_several_runs_are_loaded_as_each_alone_in_the_order_asked_for(self, held: Held) -> None:
+        await held.commit(
+            [a_run(1), an_entry(1, "first"), an_entry(1, "second"), a_message(2, 1), a_message(1, 1)],
+            [a_run(2, parent=1), an_entry(2, kind="checkpoint", name="paid"), an_entry(2, "charge", branch="/paid#0")],
+            [a_run(3, round=1), an_entry(3, "old"), an_entry(3, "new", round=1), an_entry(3, kind="started", round=1)],
+            [SetCursor(3, 1, "", 0, b"[]"), SetCursor(3, 0, "", 0, b"{}")],
+            [SetAsideEntries(1, (1,))],
+        )
+
+        loaded = await held.store.load_many((3, 9, 1, 2))
+
+        assert loaded == [await held.store.load(run) for run in (3, 9, 1, 2)]
+        assert [each and [event.entry.name for event in each.entries] for each in loaded] == [["new"], None, ["second"], ["paid"]]
+
+    async def test_of_several_addresses_those_that_are_in_use_are_told_tombstones_among_them(self, held: Held) -> None:
+        await held.commit([a_run(1, 'a "b"/ü'), a_run(2, "k2", status="completed"), a_run(3, "k3", kind="other")])
+        await held.commit([Prune(2)])
+        asked = [Address("order", key) for key in ('a "b"/ü', "k2", "k3", "k4", "k4")]
+
+        assert await held.store.taken(asked) == {Address("order", 'a "b"/ü'), Address("order", "k2")}
+        assert await held.store.taken([]) == set()
+
     async def test_runs_are_listed_newest_first_and_without_payloads(self, held: Held) -> None:
         payloads: dict[str, Any] = {"fields": b"f", "view": b"v", "outcome": b"o", "report": b"r"}
         await held.commit([a_run(1, **payloads), a_run(2, status="paused", reason="bug"), a_run(3, "x%", kind="cart", parent=1)])

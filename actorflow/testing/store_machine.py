@@ -187,8 +187,10 @@ class _Side:
             "dead": await store.dead_letters(),
             "dead, a page": await store.dead_letters(after=4, limit=2),
             "found": [await store.find(Address(kind, "x")) for kind in ("a", "b")],
+            "taken": sorted(await store.taken([Address(kind, key) for kind in ("a", "b") for key in ("x", "y", "y")])),
             "chains": [chain.broken for chain in self.chains],
         }
+        assert await store.load_many((5, 1, 2, 3, 4)) == [await store.load(run) for run in (5, 1, 2, 3, 4)]
         for run in range(1, 6):
             loaded = await store.load(run)
             if loaded is not None:
