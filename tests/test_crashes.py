@@ -584,6 +584,25 @@ def test_all_branches_that_wait_for_one_child_get_its_result(backend: Backend) -
     crash(one(Twice(), more=[Leaf]), backend)
 
 
+class Brood(Workflow[list[int]]):
+    """Starts several at once, whose ends come together, beside steps of its own."""
+
+    async def run(self) -> list[int]:
+        return list(await gather(self.steps(), *(self.child(n) for n in range(4))))
+
+    async def steps(self) -> int:
+        return await add(await add(await add(0)))
+
+    async def child(self, n: int) -> int:
+        return await add(await (await self.start(Leaf(n), key=str(n))).result())
+
+
+@both
+def test_children_that_start_together_and_end_together_are_each_there_once(backend: Backend) -> None:
+    """X26, X27, A12: what comes together is recorded together."""
+    crash(one(Brood(), more=[Leaf]), backend)
+
+
 class Nap(Workflow[str]):
     async def run(self) -> str:
         await book("nap")

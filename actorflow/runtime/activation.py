@@ -7,7 +7,7 @@ durable. A refused commit breaks the chain: this activation is dropped, and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from actorflow.errors import ActorflowError, StoreError
@@ -33,8 +33,8 @@ from actorflow.records import (
 )
 from actorflow.runtime import reports
 from actorflow.runtime.answers import open_call, unanswered
-from actorflow.runtime.calls import Call, Stopper
-from actorflow.runtime.delivery import Delivery
+from actorflow.runtime.calls import Call, Stopper, Unreadable
+from actorflow.runtime.delivery import NO_MORE, Answer, Delivery
 from actorflow.runtime.finishing import finish
 from actorflow.workflow import Answered
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from actorflow.runtime.loops import Signal
     from actorflow.runtime.timers import Timer
 
+TOGETHER_MAX = 32  #: ends of children that are looked at together, as long as others await theirs
 BURST = 64  #: entries in one commit that were decided without waiting; more of them wait for it to be durable
 
 
@@ -65,7 +66,9 @@ class Activation(Delivery):
             {(cursor.branch, cursor.n): cursor.state for cursor in loaded.cursors} if loaded.cursors else {}
         )
         self.children: dict[Address, int] = {child.address: child.id for child in loaded.children} if loaded.children else {}
-        self.unanswered: dict[int, Envelope] = unanswered(run.id, loaded.entries)  #: asks that the code has taken
+        self.unanswered: dict[int, Envelope] = (
+            unanswered(run.id, loaded.entries) if loaded.entries else {}
+        )  #: asks that the code has taken
         self.view: bytes = run.view if run.view is not None else (run.fields or run.input)
         self.deadline: Timer | None = None
         self.halted: tuple[Call, ...] = ()  #: calls that were open when it was told to stop
@@ -125,7 +128,7 @@ class Activation(Delivery):
             self.proven.set()
         if self.deadline is not None:
             self.deadline.cancel()
-        if hasattr(self, "turn"):
+        if hasattr(self, "turn") and self.turn.branches:
             self.host.loop.hidden(self.turn.drop)
 
     def refused(self, refusal: Refusal | StoreError) -> None:
@@ -142,7 +145,8 @@ class Activation(Delivery):
     @property
     def idle(self) -> bool:
         """True if it only waits and all it said is durable: it may leave memory."""
-        return self.status == "waiting" and not self.inflight and self.stopping is None and not self.mailbox.reserved
+        at_rest = self.status == "waiting" and not self.inflight and self.stopping is None
+        return at_rest and not self.unserved and not self.mailbox.reserved
 
     # --- stretches ------------------------------------------------------------------------------------------------------
 
@@ -155,10 +159,18 @@ class Activation(Delivery):
         # What goes with an entry is recorded before it: no entry of a scope comes after the one that closes it.
         self.go(self.host.loop.hidden(self.turn.deliver, entry), [*more, entry])
 
-    def go(self, stretch: Stretch, writes: list[Write]) -> None:
-        """Make one commit of what a stretch came to; what it asks for begins when that is durable."""
+    def record_each(self, answers: Iterator[Answer]) -> bool:
+        """Several in one commit: the code goes on from each before the next one is looked for. False if there is none."""
+        for asked, entry, more in answers:
+            if self.close(asked):
+                self.go(self.host.loop.hidden(self.turn.deliver, entry), [*more, entry], answers)
+                return True
+        return False
+
+    def go(self, stretch: Stretch, writes: list[Write], answers: Iterator[Answer] = NO_MORE) -> None:
+        """Make one commit of what a stretch came to, and of more *answers*; what it asks for begins when that is durable."""
         opened: list[Call] = []
-        stretches = [stretch]  # It grows: what is answered at once drives the code on.
+        stretches = [stretch]  # It grows: what is answered drives the code on.
         try:
             for each in stretches:
                 if each.notes:
@@ -181,6 +193,12 @@ class Activation(Delivery):
                     else:
                         writes.extend((*answer[1], answer[0]))
                         stretches.append(self.host.loop.hidden(self.turn.deliver, answer[0]))
+                if answers is not NO_MORE and each is stretches[-1] and len(writes) < BURST:
+                    for asked, entry, more in answers:
+                        if self.close(asked):
+                            writes.extend((*more, entry))
+                            stretches.append(self.host.loop.hidden(self.turn.deliver, entry))
+                            break
             if len(stretches) > 1:
                 opened = [call for call in opened if self.turn.wants(call.asked)]
             for call in opened:
@@ -189,6 +207,8 @@ class Activation(Delivery):
             self.submit(writes, self._begin, opened)
         except ActorflowError as error:
             self.unstorable(error, writes)
+        except Unreadable as found:
+            self.unreadable(found.error, writes)
 
     def unstorable(self, error: ActorflowError, writes: list[Write]) -> None:
         """A field, a result or a message cannot be stored or read."""
@@ -223,10 +243,14 @@ class Activation(Delivery):
             return  # Where it stood: what most steps come to.
         status: RunStatus = "running" if working else "waiting"
         wake_at: float | None = 0.0
-        unseen = bool(self.mailbox.waiting) and any(call.held for call in self.calls.values())  # One may be answered already.
+        # One that is held may be answered already.
+        unseen = self.unserved or (bool(self.mailbox.waiting) and any(call.held for call in self.calls.values()))
         if not (working or unseen or self.mailbox.reserved):
             dues = [call.due_at for call in self.calls.values() if call.due_at is not None]
-            dues.extend(due for due in (self.mailbox.next_due(now=self.served_at), self.run.deadline_at) if due is not None)
+            if self.mailbox.waiting and (due := self.mailbox.next_due(now=self.served_at)) is not None:
+                dues.append(due)
+            if self.run.deadline_at is not None:
+                dues.append(self.run.deadline_at)
             wake_at = min(dues, default=None)
         recovered = self.crashes > 0 and any(type(write) is Entry and write.status for write in writes)
         if (status, wake_at) != (self.status, self.wake_at) or recovered:
@@ -252,7 +276,7 @@ class Activation(Delivery):
         if self.stopping is None:
             if self.mailbox.waiting:
                 self.serve()
-            if self.status == "waiting" or self.host.resting:
+            if self.status == "waiting" or self.run.id in self.host.resting.lines_of:
                 self.host.rest(self)
 
     # --- messages -------------------------------------------------------------------------------------------------------
@@ -264,10 +288,16 @@ class Activation(Delivery):
             self.host.ending.cancel(self, envelope.body.decode())
             return
         self.mailbox.put(envelope)
-        self._expect(envelope)
+        if envelope.due_at is not None:
+            self._expect(envelope)
         if self.stopping is None:
+            if envelope.type == "~child" and len(self.awaited) > 1 and len(self.mailbox) < TOGETHER_MAX:
+                self.unserved = True  # The ends of other children may come with it.
+                self.host.direct.soon(self)
+                return
             self.serve()
-            self.host.rest(self)
+            if self.status == "waiting":
+                self.host.rest(self)
 
     def _expect(self, envelope: Envelope) -> None:
         if envelope.due_at is not None and envelope.due_at > self.host.clock.wall():
@@ -304,8 +334,8 @@ class Activation(Delivery):
         if self.live and self.stopping is None:
             self.serve()
 
-    def unreadable(self, error: BaseException) -> None:
-        self.pause(pause_reason(error), reports.broken(self, error), [])
+    def unreadable(self, error: BaseException, writes: list[Write]) -> None:
+        self.pause(pause_reason(error), reports.broken(self, error), writes)
 
     # --- ends and pauses ------------------------------------------------------------------------------------------------
 

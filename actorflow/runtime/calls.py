@@ -28,6 +28,14 @@ Stopped = Callable[[list[Write]], object]
 """Told once when a call has stopped: what is to be recorded of it."""
 
 
+class Unreadable(Exception):
+    """A waiting message, or what it was compared with, failed: its run cannot go on."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: BaseException = error
+        super().__init__(error)
+
+
 class Call:
     """One open call."""
 
@@ -142,7 +150,10 @@ class Waiting(Call):
 
     def _fire(self) -> None:
         if self.activation.fires():
-            self.due()
+            try:
+                self.due()
+            except Unreadable as found:
+                self.activation.unreadable(found.error, [])
 
     def due(self) -> None:
         """Its time has come."""

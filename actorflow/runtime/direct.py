@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from actorflow.records import Envelope, Write
 
 if TYPE_CHECKING:
+    from actorflow.runtime.activation import Activation
     from actorflow.runtime.handling import ActorActivation
     from actorflow.runtime.host import Host
 
@@ -33,7 +34,7 @@ class Direct:
         self._host = host
         self._taken: set[int] = set()  #: not durable
         self._unwritten: dict[int, Envelope] = {}  #: those of them that no commit on its way has
-        self._ready: dict[ActorActivation, None] = {}  #: actors that have some to handle
+        self._ready: dict[Activation, None] = {}  #: actors that have some to handle
 
     def take(self, actor: ActorActivation, envelope: Envelope) -> None:
         """Put it into the mailbox of an actor that `may_begin`; it is handled soon."""
@@ -43,15 +44,21 @@ class Direct:
         self._ready[actor] = None
         self._host.committer.look()
 
+    def soon(self, receiver: Activation) -> None:
+        """It has mail, and may get more until the writer takes its next batch: then it is served."""
+        self._ready[receiver] = None
+        self._host.committer.look()
+
     def serve(self) -> None:
         """The writer is about to take a batch: have it all that can be handled now."""
         turns = 0
         while self._ready and turns < TURNS_MAX:
-            actor = next(iter(self._ready))
-            del self._ready[actor]
-            if actor.live:
-                turns += len(actor.mailbox)
-                actor.serve()
+            receiver = next(iter(self._ready))
+            del self._ready[receiver]
+            if receiver.live:
+                turns += len(receiver.mailbox)
+                receiver.serve()
+                turns -= len(receiver.mailbox)  # What was not taken is not in the batch.
 
     def write(self, envelope: Envelope | None, writes: list[Write]) -> None:
         """Its turn is not over at once: the message is accepted with what the turn writes first."""

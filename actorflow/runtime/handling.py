@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actorflow.errors import ActorflowError, AskExpired, HandlerTimeout, StoreError, UnknownMessage
@@ -33,6 +33,7 @@ from actorflow.records import (
     Write,
 )
 from actorflow.runtime import outcomes, parting, reports
+from actorflow.runtime.delivery import NO_MORE, Answer
 from actorflow.runtime.effects import Effects
 from actorflow.runtime.keeping import Keeping
 from actorflow.runtime.mail import Mail
@@ -272,8 +273,8 @@ class ActorActivation(Keeping):
             self._late = self.host.deadlines.after(turn.handler.timeout_s, self._time_out)
         self.go(stretch, writes)
 
-    def go(self, stretch: Stretch, writes: list[Write]) -> None:
-        super().go(outcomes.allowed(stretch), writes)
+    def go(self, stretch: Stretch, writes: list[Write], answers: Iterator[Answer] = NO_MORE) -> None:
+        super().go(outcomes.allowed(stretch), writes)  # One at a time: each stretch is looked at.
 
     def _time_out(self) -> None:
         turn = self.handling

@@ -34,11 +34,13 @@ from actorflow.records import (
     SetState,
     Wake,
     Write,
+    made,
 )
 from actorflow.resources import Resources
 from actorflow.runtime import reports
 from actorflow.runtime.activation import Activation
 from actorflow.runtime.cast import Cast
+from actorflow.runtime.children import Vacancies
 from actorflow.runtime.direct import Direct
 from actorflow.runtime.ending import Ending
 from actorflow.runtime.loading import Loading
@@ -98,6 +100,7 @@ class Host:
         self.processes: anyio.CapacityLimiter = anyio.CapacityLimiter(limits.processes_max)
         self.ending: Ending = Ending(self)
         self.loading: Loading = Loading(self)
+        self.vacancies: Vacancies = Vacancies(self)
         self.cast: Cast = Cast(self, Tree(self, tree))
         self.context: Context = copy_context()
         self.context.run(current.set, Mark())
@@ -158,7 +161,7 @@ class Host:
 
     def begun(self, run: Run, request: str = "") -> Entry:
         """The event of its acceptance; *request* names the call that started it, if that may be repeated."""
-        return Entry(run.id, 0, "started", "", run.kind, 0, "", 0, run.created_at, None, None, None, request or None)
+        return made(Entry, (run.id, 0, "started", "", run.kind, 0, "", 0, run.created_at, None, None, None, request or None))
 
     def next_message(self) -> int:
         """The number of a message to be, or of a place in line."""
@@ -180,7 +183,8 @@ class Host:
         """A message to be accepted."""
         self._message_id += 1
         at = self.clock.wall()
-        return Envelope(self._message_id, run, type_, key, body, sender, at, due_at, reply_to, "pending", None, expires_at)
+        row = (self._message_id, run, type_, key, body, sender, at, due_at, reply_to, "pending", None, expires_at)
+        return made(Envelope, row)
 
     def notice(self, type_: str, run: int, of: str, status: str, outcome: bytes | None) -> list[Write]:
         """What the system tells a run."""
@@ -206,8 +210,10 @@ class Host:
         if activation.live:
             activation.live = False
             del self.resident[activation.run.id], self.by_address[activation.address]
-            self.resting.end(activation.run.id)
-            self.asks.pop(activation.run.id, None)
+            if activation.run.id in self.resting.lines_of:
+                self.resting.end(activation.run.id)
+            if self.asks:
+                self.asks.pop(activation.run.id, None)
             activation.drop()
 
     async def find(self, address: Address, *, whole: bool = False) -> Run | None:

@@ -27,11 +27,11 @@ class Resting:
         self._deadlines = deadlines
         self._leave = leave
         self._lines: dict[float, OrderedDict[int, float]] = {}  #: by time-out: since when
-        self._line_of: dict[int, OrderedDict[int, float]] = {}
+        self.lines_of: dict[int, OrderedDict[int, float]] = {}  #: who is at rest, and in which line
         self._armed: set[float] = set()
 
     def __len__(self) -> int:
-        return len(self._line_of)
+        return len(self.lines_of)
 
     def begin(self, run: int, after_s: float) -> None:
         """It only waits from now on, and leaves after so many seconds."""
@@ -40,13 +40,13 @@ class Resting:
         if line is None:
             line = self._lines[after_s] = OrderedDict()
         line[run] = self._clock.monotonic()
-        self._line_of[run] = line
+        self.lines_of[run] = line
         if after_s not in self._armed:
             self._arm(after_s, max(after_s, AT_ONCE_S))
 
     def end(self, run: int) -> None:
         """It does something, or is gone."""
-        line = self._line_of.pop(run, None)
+        line = self.lines_of.pop(run, None)
         if line is not None:
             del line[run]
 
