@@ -11,6 +11,7 @@ from attrs import define, field, frozen
 
 from actorflow.errors import OutsideTurn
 from actorflow.records import Identity
+from actorflow.value import Value
 
 
 @define(eq=False)
@@ -39,7 +40,7 @@ def idempotency_key(scope: str, call: Identity) -> str:
 
 
 @frozen
-class Mark:
+class Mark(Value):
     """In the context of durable code: a task that it starts inherits this, and may call no step."""
 
 

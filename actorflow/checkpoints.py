@@ -21,7 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@frozen(eq=False)
+@frozen
 class _Closed(Closing):
     """A checkpoint succeeded: its outcome and the fields that it changed."""
 

@@ -24,6 +24,7 @@ from attrs import field, frozen
 
 from actorflow.codec import Coder, Loose, coder
 from actorflow.errors import NotEncodable, StepFailed
+from actorflow.value import Value
 
 MESSAGE_BYTES_MAX = 10_000
 """More is no message but data, and belongs into an attribute."""
@@ -43,7 +44,7 @@ _loose: Coder[Any] = coder(Loose)
 
 
 @frozen
-class Cause:
+class Cause(Value):
     """One exception of the chain below a failure, as text."""
 
     type: str
@@ -51,7 +52,7 @@ class Cause:
 
 
 @frozen(kw_only=True)
-class Failure:
+class Failure(Value):
     """An exception at rest. With `args` and `state` it can be rebuilt; without, it is its text."""
 
     module: str

@@ -40,7 +40,7 @@ class TypedHandlerMaker(Protocol[R]):
     def __call__(self, fn: Callable[[S, M], Coroutine[Any, Any, R]], /) -> Callable[[S, M], Coroutine[Any, Any, R]]: ...
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Handler:
     """A handler of a registered class."""
 
@@ -58,7 +58,7 @@ class Handler:
         return found
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Mark:
     """What the decorator leaves on a method."""
 

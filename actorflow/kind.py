@@ -19,7 +19,7 @@ Overflow = Literal["reject", "wait", "drop_oldest", "drop_new"]
 """What becomes of a message to a full mailbox: the sender gets `MailboxFull`, or waits; or the oldest, or it, is dropped."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Kind:
     """What the runtime knows of an actor class; worked out once, when the class is registered."""
 
@@ -99,7 +99,7 @@ def blank_kind(name: str) -> Kind:
     )  # fmt: skip
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Fields:
     """The stored fields of one live instance, as the driver sees them."""
 

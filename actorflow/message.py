@@ -28,6 +28,7 @@ from actorflow.codec import coder
 from actorflow.codec.forms import bindings
 from actorflow.codec.forms import resolve as resolve_form
 from actorflow.errors import BadDefinition, UnknownMessage
+from actorflow.value import Value
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -37,7 +38,7 @@ KIND_BYTES_MAX = 200
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
-class Message(Generic[R_co]):
+class Message(Value, Generic[R_co]):
     """Base of messages; `R` is the type of the reply, None if there is none.
 
     Fields are annotated in the class body and given by position or name. Class keywords: `kw_only=True` for fields by name

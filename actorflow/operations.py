@@ -13,12 +13,13 @@ from attrs import frozen
 from actorflow.policies.cursor import BadItem
 from actorflow.policies.failure import FailureReport
 from actorflow.records import Address, RunQuery
+from actorflow.value import Value
 
 OnConflict = Literal["join", "reject"]
 
 
 @frozen(kw_only=True)
-class LoopInfo:
+class LoopInfo(Value):
     """How far an `each` of a run is."""
 
     branch: str
@@ -33,7 +34,7 @@ class LoopInfo:
 
 
 @frozen(kw_only=True)
-class TimerInfo:
+class TimerInfo(Value):
     """A message that an actor sends itself later. Moments are seconds since the epoch."""
 
     name: str
@@ -43,7 +44,7 @@ class TimerInfo:
 
 
 @frozen(kw_only=True)
-class ActorInfo:
+class ActorInfo(Value):
     """What an actor is at, as of its last durable turn. Moments are seconds since the epoch."""
 
     mailbox: int  #: messages that wait to be handled, the one under way included; timers are not among them
@@ -56,7 +57,7 @@ class ActorInfo:
 
 
 @frozen(kw_only=True)
-class RunInfo:
+class RunInfo(Value):
     """What there is to say of a run or actor without loading it. Moments are seconds since the epoch."""
 
     kind: str
@@ -78,7 +79,7 @@ class RunInfo:
 
 
 @frozen(kw_only=True)
-class Page:
+class Page(Value):
     """Some runs or actors, and where the next page begins (None: there is none). A page may be shorter than its limit."""
 
     runs: tuple[RunInfo, ...]
@@ -86,7 +87,7 @@ class Page:
 
 
 @frozen(kw_only=True)
-class HistoryEntry:
+class HistoryEntry(Value):
     """One event of a run, as a person reads it."""
 
     seq: int
@@ -102,7 +103,7 @@ class HistoryEntry:
 
 
 @frozen(kw_only=True)
-class DeadLetter:
+class DeadLetter(Value):
     """A message that nobody handled. It is kept until it is sent again, or its run is pruned."""
 
     id: int  #: its number, which it keeps when it is sent again
@@ -117,7 +118,7 @@ class DeadLetter:
 
 
 @frozen(kw_only=True)
-class Letters:
+class Letters(Value):
     """Some dead letters, and where the next page begins (None: there is none)."""
 
     letters: tuple[DeadLetter, ...]
@@ -125,7 +126,7 @@ class Letters:
 
 
 @frozen(kw_only=True)
-class Decision:
+class Decision(Value):
     """What an operator knows of an interrupted step."""
 
     act: Literal["landed", "run_again", "give_up"]
@@ -133,7 +134,7 @@ class Decision:
 
 
 @frozen(kw_only=True)
-class TreeNode:
+class TreeNode(Value):
     """A supervisor or an actor, as it is now. Lengths in seconds."""
 
     name: str  #: of a supervisor; of an actor its address, "kind/key"

@@ -20,6 +20,7 @@ from actorflow.actor import Actor
 from actorflow.address import Address
 from actorflow.errors import BadDefinition
 from actorflow.policies.limits import checked_key
+from actorflow.value import Value
 
 if TYPE_CHECKING:
     A_co = TypeVar("A_co", bound=Actor, covariant=True)
@@ -31,7 +32,7 @@ SIZE_MAX = 10_000
 
 
 @frozen
-class Pool(Generic[A_co]):
+class Pool(Value, Generic[A_co]):
     """So many actors of a class, and which of them a key belongs to: `pool.at(key)` in a handler or run, elsewhere
     `runtime.at(pool, key)`.
 

@@ -5,15 +5,16 @@ Payloads (`input`, `outcome`, `body`, ...) are bytes as the codec wrote them: th
 their `Address` outside.
 
 `Entry` and `Envelope` are named tuples, not attrs classes: they are the rows that every step and message writes, in the
-order of their columns, and a tuple is made three times faster.
+order of their columns, and a tuple is made three times faster. Annotations are evaluated here: as texts, `NamedTuple` would
+compile each of them, at each start.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from attrs import field, frozen
+
+from actorflow.value import Value
 
 T = TypeVar("T")
 
@@ -129,7 +130,7 @@ class Envelope(NamedTuple):
 
 
 @frozen(kw_only=True)
-class Run:
+class Run(Value):
     """A run as it is stored. Its key is its idempotency key."""
 
     id: int
@@ -316,21 +317,21 @@ class Commit(NamedTuple):
 
 
 @frozen
-class Taken:
+class Taken(Value):
     """A new run's address is in use."""
 
     run: Run
 
 
 @frozen
-class Duplicate:
+class Duplicate(Value):
     """A message key was used before with that receiver."""
 
     envelope: Envelope
 
 
 @frozen
-class Rejected:
+class Rejected(Value):
     """The store could not take this commit (too large for the space left, chain broken): nothing of it was written."""
 
     why: str
@@ -343,7 +344,7 @@ Refusal = Taken | Duplicate | Rejected
 
 
 @frozen(kw_only=True)
-class Lease:
+class Lease(Value):
     """What opening a store for writing gives: the right to write, and where its counters stand."""
 
     fence: int
@@ -354,7 +355,7 @@ class Lease:
 
 
 @frozen(kw_only=True)
-class Loaded:
+class Loaded(Value):
     """All that resuming a run needs.
 
     `entries` are those of the current round that replay sees, in order: not set aside, and not inside a checkpoint that
@@ -370,7 +371,7 @@ class Loaded:
 
 
 @frozen(kw_only=True)
-class RunQuery:
+class RunQuery(Value):
     """Which runs, newest first."""
 
     kind: str | None = None
@@ -386,7 +387,7 @@ class RunQuery:
 
 
 @frozen(kw_only=True)
-class Counts:
+class Counts(Value):
     """How many runs there are in each status."""
 
     by_status: tuple[tuple[str, int], ...]

@@ -14,9 +14,10 @@ from contextvars import Context, ContextVar
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_origin, get_type_hints
 
 import attrs
-from attrs import define, field, frozen
+from attrs import frozen
 
 from actorflow.errors import BadDefinition, NoResource
+from actorflow.value import Value
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ def is_resource(metadata: Mapping[Any, Any]) -> bool:
 
 
 @frozen
-class Unset:
+class Unset(Value):
     """Stands in the class for a field of an instance that was given no resource."""
 
     actor: str
@@ -66,13 +67,13 @@ class Unset:
 # --- what a runtime was given -------------------------------------------------------------------------------------------
 
 
-@define(eq=False)
 class Resources:
     """The resources of one runtime."""
 
-    given: tuple[object, ...] = ()
-    _found: dict[type[Any], object] = field(factory=dict[type[Any], object], init=False)  #: by the class that was wanted
-    _fields: dict[str, dict[str, object]] = field(factory=dict[str, dict[str, object]], init=False)  #: by kind
+    def __init__(self, given: tuple[object, ...] = ()) -> None:
+        self.given = given
+        self._found: dict[type[Any], object] = {}  #: by the class that was wanted
+        self._fields: dict[str, dict[str, object]] = {}  #: by kind
 
     @classmethod
     def of(cls, given: Sequence[object]) -> Resources:

@@ -8,27 +8,24 @@ So no state is ever shared, as between durable actors, and a message of numbers 
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
 import enum
 import functools
-import uuid
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 
 from actorflow.codec import Coder, coder
 from actorflow.codec.forms import bare, is_union, resolve
+from actorflow.codec.scalars import texts
 from actorflow.message import Message
 
 T = TypeVar("T")
 
-SCALARS: frozenset[Any] = frozenset(
-    (
-        bool, int, float, str, bytes, type(None), decimal.Decimal, uuid.UUID,
-        dt.date, dt.time, dt.datetime, dt.timedelta,
-    )
-)  # fmt: skip
+
+@functools.cache
+def scalars() -> frozenset[Any]:
+    """Classes of which all values are immutable and without parts."""
+    return frozenset((bool, int, float, str, type(None), *texts()))
 
 
 def immutable(form: Any) -> bool:
@@ -38,7 +35,7 @@ def immutable(form: Any) -> bool:
 
 def _immutable(form: Any, above: tuple[Any, ...]) -> bool:
     form = bare(form)
-    if form in SCALARS or form is Ellipsis or get_origin(form) is Literal:
+    if form in scalars() or form is Ellipsis or get_origin(form) is Literal:
         return True
     origin: Any = get_origin(form) or form
     if is_union(form) or origin in (tuple, frozenset):
@@ -92,7 +89,7 @@ def reply_handed_over(form: Any, of: Coder[Any], value: Any, what: str) -> Any:
         NotEncodable: It is not what the message promises.
     """
     cls = cast(Any, type(value))
-    return value if cls in SCALARS and _is(form, cls) else _copied(of, value, what)
+    return value if cls in scalars() and _is(form, cls) else _copied(of, value, what)
 
 
 @functools.lru_cache(maxsize=4_096)

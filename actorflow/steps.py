@@ -38,7 +38,7 @@ _PLAIN = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_
 RESERVED_NAMES = frozenset(("gather", "task"))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Step:
     """The declaration behind a step function.
 

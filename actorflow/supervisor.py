@@ -19,6 +19,7 @@ from actorflow.errors import BadDefinition, BadDuration, BadKey
 from actorflow.policies.limits import checked_key
 from actorflow.policies.restarts import RESTARTS_MAX, Backoff
 from actorflow.policies.tree import AutoShutdown, ChildSpec, Decision, RestartType, Strategy, SupervisorSpec
+from actorflow.value import Value
 from actorflow.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ DEPTH_MAX = 16
 
 
 @frozen
-class Child(Generic[A_co]):
+class Child(Value, Generic[A_co]):
     """An actor that is always there, once, under this key.
 
     It is up when its `on_start` is durable; that has no deadline of its own, so give its steps one. It never leaves memory by
@@ -113,7 +114,7 @@ def _decisions(on: Mapping[type[Exception], Decision]) -> Mapping[type[Exception
 
 
 @frozen
-class Supervisor:
+class Supervisor(Value):
     """Starts its children in order, watches them, and stops them in reverse order.
 
     Args:

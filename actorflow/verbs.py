@@ -47,7 +47,7 @@ class Sleep(Request):
         return None, None
 
 
-@frozen(eq=False)
+@frozen
 class Receive(Request):
     """Take the oldest waiting message of some types."""
 
@@ -167,7 +167,7 @@ def callee(do: Callable[[Any], Any]) -> Step:
 Source = Iterable[Any] | AsyncIterable[Any] | Callable[..., Iterable[Any] | AsyncIterable[Any]]
 
 
-@frozen(eq=False)
+@frozen
 class Each(Request):
     """A loop over many items, with a cursor."""
 

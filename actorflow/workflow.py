@@ -22,6 +22,7 @@ from actorflow.kernel.requests import Gather, Join
 from actorflow.message import Message, reply_type
 from actorflow.policies.cursor import Progress, SetAside
 from actorflow.steps import Step, find_step
+from actorflow.value import Value
 from actorflow.verbs import Each, Receive, Sleep, Start, as_datetime, callee
 
 R_co = TypeVar("R_co", covariant=True)
@@ -46,7 +47,7 @@ class Branch(Generic[T]):
 
 
 @frozen
-class Answered:
+class Answered(Value):
     """Effect of `reply`: the message with that number is answered in the next commit."""
 
     message: int

@@ -17,7 +17,7 @@ from attrs import frozen
 PACKAGE = Path(__file__).parent.parent / "actorflow"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock", "crashpoints", "lazily"),  # ground
+    ("errors", "clock", "crashpoints", "lazily", "value"),  # ground
     ("records",),  # the nouns
     ("codec", "failures", "evolution"),  # value <-> bytes
     ("policies",),  # pure decisions

@@ -19,9 +19,10 @@ PACKAGES = ("actorflow", "actorflow.testing")
 
 NOT_NEEDED = (
     "actorflow.cli", "actorflow.embedding", "actorflow.testing", "actorflow.supervisor", "actorflow.policies.tree",
-    "actorflow.runtime.client", "actorflow.stores.memory", "anyio.from_thread", "anyio.to_process", "cattrs", "cyclopts", "email",
-    "hashlib", "http", "hypothesis", "importlib.metadata", "importlib.resources", "multiprocessing", "pickle", "pydantic",
-    "pytest", "rich", "tempfile", "trio", "unittest", "uvloop", "zipfile", "zoneinfo",
+    "actorflow.runtime.client", "actorflow.stores.memory", "anyio.from_thread", "anyio.streams.buffered", "anyio.to_process",
+    "cattrs", "cyclopts", "decimal", "email", "hashlib", "http", "hypothesis", "importlib.metadata", "importlib.resources",
+    "multiprocessing", "pickle", "pkgutil", "pydantic", "pytest",
+    "rich", "tempfile", "trio", "unittest", "uvloop", "zipfile", "zoneinfo",
 )  # fmt: skip
 """What the first step of a service with plain payloads and without supervisors does not use."""
 
@@ -82,6 +83,28 @@ def test_the_first_step_of_a_service_imports_nothing_that_it_does_not_use(tmp_pa
 
     assert "actorflow.stores.sqlite" in modules
     assert sorted(modules & set(NOT_NEEDED)) == []
+
+
+def test_attrs_compiles_only_the_making_of_what_the_first_step_needs(tmp_path: Path) -> None:
+    """How values are compared and printed is in `Value`, once; machines are neither. What users see prints itself."""
+    compiled = """
+import attrs
+from actorflow import Actor, StepInfo
+modules = [module for name, module in sorted(sys.modules.items()) if name.startswith("actorflow.")]
+classes = {each for module in modules for each in vars(module).values() if isinstance(each, type) and attrs.has(each)}
+classes = {each for each in classes if each.__module__.startswith("actorflow.") and not issubclass(each, (Actor, StepInfo))}
+assert len(classes) > 50
+for each in classes:
+    for name in {"__eq__", "__ne__", "__hash__", "__repr__"} & set(vars(each)):
+        code = getattr(vars(each)[name], "__code__", None)
+        if code is not None and code.co_filename.startswith("<attrs generated"):
+            print(each.__module__, each.__qualname__, name)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_STEP + compiled, str(tmp_path / "a.db")], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.splitlines() == []
 
 
 def test_what_of_ours_is_not_imported_is_called_so() -> None:

@@ -9,16 +9,18 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
 from enum import Enum, Flag
+from functools import cache
 from math import isfinite
-from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
 
 from actorflow.codec.shape import DEPTH_MAX, TOO_DEEP, Misfit, Shape, at, class_of, misfit, unreadable
+
+if TYPE_CHECKING:
+    from pathlib import PurePath
 
 _INT_MAX, _INT_MIN = (1 << 64) - 1, -(1 << 63)  # What the JSON writer carries.
 _TOO_BIG = "it does not fit into 64 bits; store it as a str or a Decimal"
@@ -179,15 +181,20 @@ def _read_bytes(text: str) -> bytes:
     return b64decode(text, validate=True)
 
 
-TEXTS: dict[Any, Shape] = {
-    bytes: as_text(bytes, lambda value: b64encode(value).decode("ascii"), _read_bytes),
-    datetime: as_text(datetime, _write_moment, _read_moment),
-    date: as_text(date, date.isoformat, date.fromisoformat),
-    time: as_text(time, _write_moment, _read_time),
-    timedelta: as_text(timedelta, _write_duration, _read_duration),
-    Decimal: as_text(Decimal, str, Decimal),
-    UUID: as_text(UUID, str, UUID),
-}
+@cache
+def texts() -> dict[Any, Shape]:
+    """What is written as a text, by its class."""
+    from decimal import Decimal  # noqa: PLC0415  (it takes a while, and most services have none)
+
+    return {
+        bytes: as_text(bytes, lambda value: b64encode(value).decode("ascii"), _read_bytes),
+        datetime: as_text(datetime, _write_moment, _read_moment),
+        date: as_text(date, date.isoformat, date.fromisoformat),
+        time: as_text(time, _write_moment, _read_time),
+        timedelta: as_text(timedelta, _write_duration, _read_duration),
+        Decimal: as_text(Decimal, str, Decimal),
+        UUID: as_text(UUID, str, UUID),
+    }
 
 
 def path(cls: type[PurePath], *, traced: bool) -> Shape:

@@ -54,7 +54,7 @@ def at(place: object) -> str:
         return "[?]"
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Shape:
     """How the values of one type are written and read."""
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, MutableSequence, MutableSet, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
-from pathlib import Path, PurePath
 from typing import Any, Literal, get_args, get_origin, is_typeddict
 
 from attrs import evolve
@@ -121,13 +120,14 @@ class Shapes:
             return self._loose()
         if cls is float:
             return scalars.number(traced=self.traced)
-        if cls in scalars.TEXTS:
-            return scalars.TEXTS[cls]
+        if cls in scalars.texts():
+            return scalars.texts()[cls]
         if issubclass(cls, Enum):
             return scalars.enum(cls, text_of(cls))
-        if issubclass(cls, PurePath):
+        pathlib: Any = sys.modules.get("pathlib")  # A path exists only if it was imported; so below.
+        if pathlib is not None and issubclass(cls, pathlib.PurePath):
             return scalars.path(cls, traced=self.traced)
-        pydantic: Any = sys.modules.get("pydantic")  # A model exists only if pydantic was imported.
+        pydantic: Any = sys.modules.get("pydantic")
         if pydantic is not None and issubclass(cls, pydantic.BaseModel):
             return classes.model_of(cls, text_of(form), tuple(map(int, pydantic.VERSION.split(".")[:2])))
         if is_typeddict(cls):
@@ -136,8 +136,10 @@ class Shapes:
         return _unknown(form) if fields is None else classes.object_of(form, text_of(form), fields, traced=self.traced)
 
     def _loose(self) -> Shape:
+        from pathlib import Path  # noqa: PLC0415  (for values without a type alone)
+
         item, text = self.of(Loose), self.of(str)
-        scalar = [self.of(form) for form in (*_PLAIN, float, *scalars.TEXTS, Path, Address)]
+        scalar = [self.of(form) for form in (*_PLAIN, float, *scalars.texts(), Path, Address)]
         nested = {
             "list": containers.list_of(item),
             "tuple": containers.tuple_of(item),

@@ -98,7 +98,7 @@ _alive: set[Code] = set()
 before it comes to their turn, would run their `finally` blocks with every verb as if live."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Group:
     """A gather that is under way."""
 
@@ -110,7 +110,7 @@ class Group:
     before: dict[str, bytes] | None  #: the fields when it began, if a branch could change them in place
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Scope:
     """A checkpoint that is under way."""
 

@@ -26,7 +26,7 @@ NOT_COMPARED = b"~"
 """The input of an entry that a fork with other fields inherited: it is taken as it is. No encoded value is that text."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Belongings:
     """What was recorded of one open call beside its outcome."""
 

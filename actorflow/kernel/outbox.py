@@ -11,13 +11,14 @@ from attrs import define, field, frozen
 
 from actorflow.errors import TooManyCalls
 from actorflow.records import Address
+from actorflow.value import Value
 
 EFFECTS_MAX = 10_000
 """Effects of one turn. They are one commit, and everybody waits while it is written."""
 
 
 @frozen
-class Post:
+class Post(Value):
     """A message to somebody."""
 
     to: Address
@@ -28,7 +29,7 @@ class Post:
 
 
 @frozen
-class SetTimer:
+class SetTimer(Value):
     """A message to oneself, later; replaces the timer of that name."""
 
     name: str
@@ -39,40 +40,40 @@ class SetTimer:
 
 
 @frozen
-class CancelTimer:
+class CancelTimer(Value):
     """No message of that name any more."""
 
     name: str
 
 
 @frozen
-class Stash:
+class Stash(Value):
     """This message is not handled now; it waits for `Unstash`, or for the next load."""
 
     message: int
 
 
 @frozen
-class Unstash:
+class Unstash(Value):
     """All that was stashed comes next, oldest first."""
 
 
 @frozen
-class Watch:
+class Watch(Value):
     """Tell me when that one ends."""
 
     whom: Address
 
 
 @frozen
-class Leave:
+class Leave(Value):
     """After this turn, leave memory; a static child ends normally."""
 
 
 Effect = Post | SetTimer | CancelTimer | Stash | Unstash | Watch | Leave
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Outbox:
     """The effects of one turn, in order."""
 

@@ -14,6 +14,7 @@ from attrs import define, frozen
 
 from actorflow.errors import Control
 from actorflow.records import Entry, Identity
+from actorflow.value import Value
 
 if TYPE_CHECKING:
     from actorflow.kernel.branches import Branch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Code = Coroutine[Any, Any, Any]
 
 
-class Request:
+class Request(Value):
     """What durable code wants. Awaiting it yields it to the driver; what the driver sends back is the answer."""
 
     __slots__ = ()
@@ -131,7 +132,7 @@ class AgainRaised(Control):
 # --- what a stretch comes to -------------------------------------------------------------------------------------------
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Asked:
     """To do: answer `request` by an entry under this identity."""
 
@@ -149,7 +150,7 @@ class Asked:
 
 
 @frozen
-class Note:
+class Note(Value):
     """Recorded on the spot: rides in the next commit."""
 
     kind: str
@@ -159,7 +160,7 @@ class Note:
 
 
 @frozen
-class Finished:
+class Finished(Value):
     """The trunk ended. `recorded` names the entry that the error came from, if it came from one."""
 
     value: Any
@@ -169,27 +170,26 @@ class Finished:
 
 
 @frozen
-class Again:
+class Again(Value):
     """The round ended; the next begins with the fields as they are."""
 
 
 @frozen
-class Broken:
+class Broken(Value):
     """Code and journal do not fit, or the code broke a rule. Nothing was started."""
 
     reason: BaseException
 
 
-@define(eq=False, init=False)
 class Stretch:
     """What came of one stretch of durable code."""
 
-    notes: tuple[Note, ...]
-    asks: list[Asked]
-    end: Finished | Again | Broken | None
+    __slots__ = ("asks", "end", "notes")
 
     def __init__(self, end: Broken | None = None) -> None:
-        self.notes, self.asks, self.end = (), [], end
+        self.notes: tuple[Note, ...] = ()
+        self.asks: list[Asked] = []
+        self.end: Finished | Again | Broken | None = end
 
 
 NOTHING: Stretch = Stretch()  #: between two stretches

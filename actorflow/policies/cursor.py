@@ -13,10 +13,11 @@ from attrs import evolve, field, frozen
 from attrs.validators import ge
 
 from actorflow.errors import BadDefinition
+from actorflow.value import Value
 
 
 @frozen(kw_only=True)
-class SetAside:
+class SetAside(Value):
     """The error budget of a loop: how many bad items may be set aside before the run pauses.
 
     A float below 1 is a ratio of all items, judged from 1,000 items on and at the end; an int is a count.
@@ -33,7 +34,7 @@ JUDGED_FROM = 1_000
 
 
 @frozen(kw_only=True)
-class BadItem:
+class BadItem(Value):
     """An item that was set aside."""
 
     index: int
@@ -46,7 +47,7 @@ BAD_ITEMS_KEPT_MAX = 1_000  #: the row stays small; the log has all of them
 
 
 @frozen(kw_only=True)
-class Cursor:
+class Cursor(Value):
     """What the one row of a loop says."""
 
     low: int = 0  #: all items below are finished
@@ -65,7 +66,7 @@ class Cursor:
 
 
 @frozen(kw_only=True)
-class Progress:
+class Progress(Value):
     """How far a loop is."""
 
     done: int

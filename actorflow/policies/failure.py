@@ -24,6 +24,7 @@ from actorflow.errors import (
     Undecodable,
 )
 from actorflow.records import PauseReason
+from actorflow.value import Value
 
 FailureClass = Literal["transient", "data", "bug", "business", "timeout", "interrupted", "cancelled"]
 
@@ -87,7 +88,7 @@ def _http_status(error: BaseException) -> int | None:
 
 
 @frozen(kw_only=True)
-class FailureReport:
+class FailureReport(Value):
     """What stopped a run or ended it, and what to do now."""
 
     failure: FailureClass

@@ -13,24 +13,25 @@ from actorflow.errors import Control, HandlerTimeout
 from actorflow.policies.failure import FailureClass, classify
 from actorflow.policies.retry import Retry, delay_s
 from actorflow.records import Event
+from actorflow.value import Value
 
 TRIES = Retry(attempts=3, first="100ms", factor=4.0, cap="5s", jitter=0.2)
 
 
 @frozen
-class Answer:
+class Answer(Value):
     """The failure is the answer: the message is handled, nothing of its turn stands."""
 
 
 @frozen
-class TryAgain:
+class TryAgain(Value):
     """The same message again, in so many seconds; those behind it wait."""
 
     delay_s: float
 
 
 @frozen
-class GiveUp:
+class GiveUp(Value):
     """It becomes a dead letter. *restart*: the actor is at fault, too, and that costs a restart."""
 
     restart: bool

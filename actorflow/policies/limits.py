@@ -7,10 +7,11 @@ from attrs.validators import ge, gt
 
 from actorflow.errors import BadKey
 from actorflow.records import KEY_BYTES_MAX
+from actorflow.value import Value
 
 
 @frozen(kw_only=True)
-class Limits:
+class Limits(Value):
     """Bounds of one runtime. Lengths in seconds, sizes in bytes."""
 
     payload_bytes_max: int = field(default=1 << 20, validator=gt(0))

@@ -14,13 +14,14 @@ from attrs import evolve, field, frozen
 from actorflow.clock import Duration, seconds
 from actorflow.errors import BadDefinition, BadDuration
 from actorflow.policies import retry
+from actorflow.value import Value
 
 RESTARTS_MAX = 10_000
 """The most restarts that a budget may allow: each one within the period is remembered."""
 
 
 @frozen
-class Backoff:
+class Backoff(Value):
     """How long a restart waits: `first` after the first failure in a row, `factor` times longer after each further one, at
     most `cap`, plus up to `jitter` of itself. A child that came up over a period ago begins a new row.
 
@@ -60,7 +61,7 @@ def _number(value: object) -> bool:
 
 
 @frozen
-class Budget:
+class Budget(Value):
     """How many restarts are allowed in any period. A supervisor has one for all its children; a dynamic child (a run, a
     virtual actor) has one of its own, so that it never takes its siblings along.
     """

@@ -15,6 +15,7 @@ from attrs.validators import ge, le, lt
 from actorflow.clock import Duration, seconds
 from actorflow.errors import BadDefinition
 from actorflow.policies.failure import classify
+from actorflow.value import Value
 
 
 def _optional_seconds(value: Duration | None) -> float | None:
@@ -27,7 +28,7 @@ def _classes(_: object, __: object, on: Any) -> None:
 
 
 @frozen(kw_only=True)
-class Retry:
+class Retry(Value):
     """How often and when a step is tried again.
 
     `attempts` counts the first one. The wait after attempt n is `first * factor ** (n - 1)`, at most `cap`, plus up to
@@ -84,14 +85,14 @@ def chosen(step: str, given: Retry | None, *, on_interrupt: str, fails: tuple[ty
 
 
 @frozen
-class RetryAfter:
+class RetryAfter(Value):
     """Make another attempt in so many seconds."""
 
     delay_s: float
 
 
 @frozen
-class GiveUp:
+class GiveUp(Value):
     """The failure stands."""
 
     why: str

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from actorflow.records import Entry, Event
+from actorflow.value import Value
 
 UNDO_BRANCH = "~undo"
 
 
 @frozen
-class Undo:
+class Undo(Value):
     """Undo what this entry did. `seq` names it in the store."""
 
     seq: int

@@ -10,6 +10,7 @@ from typing import Literal
 from attrs import field, frozen
 
 from actorflow.policies.restarts import Backoff, Budget
+from actorflow.value import Value
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 RestartType = Literal["permanent", "transient", "temporary"]
@@ -23,7 +24,7 @@ Phase = Literal["new", "booting", "running", "exiting", "ended"]
 
 
 @frozen(kw_only=True)
-class ChildSpec:
+class ChildSpec(Value):
     """One static child. Its `id` is unique in its tree."""
 
     id: str
@@ -34,7 +35,7 @@ class ChildSpec:
 
 
 @frozen(kw_only=True)
-class SupervisorSpec:
+class SupervisorSpec(Value):
     """One supervisor: whom it watches, and by which rules."""
 
     name: str
@@ -48,7 +49,7 @@ class SupervisorSpec:
 
 
 @frozen
-class Failed:
+class Failed(Value):
     """It ended with an exception."""
 
     error: BaseException
@@ -62,12 +63,12 @@ Why = Literal["normal", "shutdown", "killed"] | Failed
 
 
 @frozen
-class Boot:
+class Boot(Value):
     """Start all children in order. The first event of every state."""
 
 
 @frozen
-class Started:
+class Started(Value):
     """A child's `on_start` is done; a nested supervisor is `Ready`."""
 
     child: str
@@ -75,7 +76,7 @@ class Started:
 
 
 @frozen
-class Exited:
+class Exited(Value):
     """A child has ended: failed to start, ended by itself or by an exception, or was stopped. It takes no turn any more,
     unless `Keep` answers.
     """
@@ -86,7 +87,7 @@ class Exited:
 
 
 @frozen
-class RestartDue:
+class RestartDue(Value):
     """The delay of an `After` has passed."""
 
     child: str
@@ -94,19 +95,19 @@ class RestartDue:
 
 
 @frozen
-class StopRequested:
+class StopRequested(Value):
     """Stop all children in reverse order and exit. Comes from the parent, or from the runtime that closes."""
 
 
 @frozen
-class StopChild:
+class StopChild(Value):
     """An operator wants a child stopped. It stays down until a `StartChild` or a restart of its group."""
 
     child: str
 
 
 @frozen
-class StartChild:
+class StartChild(Value):
     """An operator wants a child that is down started. If that fails it stays down and nothing is counted."""
 
     child: str
@@ -119,7 +120,7 @@ Event = Boot | Started | Exited | RestartDue | StopRequested | StopChild | Start
 
 
 @frozen
-class Start:
+class Start(Value):
     """Start a child from its spec; answer with `Started` or `Exited` of that generation."""
 
     child: str
@@ -127,7 +128,7 @@ class Start:
 
 
 @frozen
-class Stop:
+class Stop(Value):
     """Ask a child to stop, cancel it if it takes longer, wait for its end without limit, and answer with `Exited`. It may
     still be starting, or have ended already.
     """
@@ -138,7 +139,7 @@ class Stop:
 
 
 @frozen
-class Keep:
+class Keep(Value):
     """Let a child that failed go on as it is, with its next message."""
 
     child: str
@@ -146,7 +147,7 @@ class Keep:
 
 
 @frozen
-class After:
+class After(Value):
     """Hand in the event when so many seconds have passed. It need not be cancelled: an old one is ignored."""
 
     delay_s: float
@@ -154,7 +155,7 @@ class After:
 
 
 @frozen
-class Report:
+class Report(Value):
     """Tell whoever watches: a child ended, did not start, was kept, did not stop as it should, was restarted too often
     (the supervisor exits), or passes its failure on to the parent.
     """
@@ -165,12 +166,12 @@ class Report:
 
 
 @frozen
-class Ready:
+class Ready(Value):
     """All children are up."""
 
 
 @frozen
-class Exit:
+class Exit(Value):
     """All children are down and the supervisor has ended; its state takes no more events.
 
     `why` is "shutdown" after a request, an auto-shutdown or too many restarts; otherwise the child's whose start failed at
@@ -187,7 +188,7 @@ Action = Start | Stop | Keep | After | Report | Ready | Exit
 
 
 @frozen(kw_only=True)
-class ChildState:
+class ChildState(Value):
     """A child as its supervisor sees it."""
 
     spec: ChildSpec
@@ -203,7 +204,7 @@ class ChildState:
 
 
 @frozen(kw_only=True)
-class Plan:
+class Plan(Value):
     """What is still to be done, in order: first the stops, then the starts."""
 
     stops: tuple[str, ...] = ()
@@ -212,7 +213,7 @@ class Plan:
 
 
 @frozen(kw_only=True)
-class SupervisorState:
+class SupervisorState(Value):
     """All that a supervisor knows between two events."""
 
     spec: SupervisorSpec

@@ -19,6 +19,7 @@ from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.hands import Hand, TaskHand
 from actorflow.runtime.loops import innermost
 from actorflow.runtime.workers import Job, Tell
+from actorflow.value import Value
 
 FRAMES_MAX = 20  #: of a stack that is shown: the innermost
 SERVICE = "the service's own code"
@@ -30,7 +31,7 @@ Named = tuple[str, str]  #: who, and what to do about it
 
 
 @frozen(kw_only=True)
-class Blamed:
+class Blamed(Value):
     """Who runs, and where."""
 
     who: str  #: "Checkout/o1 in step charge"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from attrs import define, evolve, field
+from attrs import evolve
 
 from actorflow.errors import BadDefinition, HandlerFailed, StoreError, StoreStopped, StoreUnavailable, UnknownKind
 from actorflow.failures import failed_answer, in_words, text_of
@@ -30,21 +30,18 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("actorflow")
 
 
-@define(eq=False)
 class Cast:
     """All actors of a host."""
 
-    host: Host
-    tree: Tree
-    memory: MemoryActors = field(init=False)
-    _budgets: dict[int, Budget] = field(factory=dict[int, Budget], init=False)
-    _making: dict[Address, Signal] = field(factory=dict[Address, Signal], init=False)
-    _tries: dict[tuple[int, int], int] = field(factory=dict[tuple[int, int], int], init=False)
-    dropping: dict[int, Envelope] = field(factory=dict[int, Envelope], init=False)  #: by number; not durably yet
-    _again: set[tuple[int, int]] = field(factory=set[tuple[int, int]], init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.memory = MemoryActors(self.host, self.tree)
+    def __init__(self, host: Host, tree: Tree) -> None:
+        self.host = host
+        self.tree = tree
+        self.memory: MemoryActors = MemoryActors(host, tree)
+        self._budgets: dict[int, Budget] = {}
+        self._making: dict[Address, Signal] = {}
+        self._tries: dict[tuple[int, int], int] = {}
+        self.dropping: dict[int, Envelope] = {}  #: by number; not durably yet
+        self._again: set[tuple[int, int]] = set()
 
     # --- coming to be ---------------------------------------------------------------------------------------------------
 

@@ -181,7 +181,7 @@ class Client(Front):
             return await alone.write(self._place, act, values, kinds=self._kinds, limits=self._limits)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Looks:
     """One call's looking for a holder: when to look again, and when to give up."""
 

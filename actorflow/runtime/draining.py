@@ -10,6 +10,7 @@ from attrs import frozen
 
 from actorflow.records import Commit, Write
 from actorflow.runtime.calls import Abandonable
+from actorflow.value import Value
 
 if TYPE_CHECKING:
     from actorflow.runtime.activation import Activation
@@ -23,7 +24,7 @@ NAMED_MAX = 20  #: runs named in the log; a report names them all
 
 
 @frozen(kw_only=True)
-class Drained:
+class Drained(Value):
     """What a runtime that closed left to the next holder of its store. Nothing of it is lost."""
 
     took_s: float

@@ -9,7 +9,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from attrs import define, evolve, field
+from attrs import evolve
 
 from actorflow.attempt import StepInfo, current
 from actorflow.clock import moment
@@ -41,15 +41,13 @@ _start_input = RecordCoder({"run": str, "input": Any})
 STOPPED = "an operator paused it while it was undoing"
 
 
-@define(eq=False)
 class Ending:
     """Ends runs of one host."""
 
-    host: Host
-    _undoing: dict[Activation, _Undoing] = field(factory=dict["Activation", "_Undoing"], init=False)  #: the undos that run now
-    _pausing: set[Activation] = field(
-        factory=set["Activation"], init=False
-    )  #: an operator wants them to stop between their undos
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._undoing: dict[Activation, _Undoing] = {}  #: the undos that run now
+        self._pausing: set[Activation] = set()  #: an operator wants them to stop between their undos
 
     # --- ways to end ----------------------------------------------------------------------------------------------------
 
@@ -262,18 +260,18 @@ def _plain_report(outcome: bytes) -> FailureReport:
     return FailureReport(failure="cancelled", reason=None, what=str(decode_failure(outcome)), where="")
 
 
-@define(eq=False)
 class _Undoing:
     """One undo: its attempts, until it is recorded or paused."""
 
-    host: Host
-    activation: Activation
-    undo: Undo
-    events: list[Event]
-    not_undone: list[str]
-    _scope: anyio.CancelScope | None = field(default=None, init=False)
-    _stopped: bool = field(default=False, init=False)
-    _error: BaseException | None = field(default=None, init=False)  #: what the last attempt raised
+    def __init__(self, host: Host, activation: Activation, undo: Undo, events: list[Event], not_undone: list[str]) -> None:
+        self.host = host
+        self.activation = activation
+        self.undo = undo
+        self.events = events
+        self.not_undone = not_undone
+        self._scope: anyio.CancelScope | None = None
+        self._stopped = False
+        self._error: BaseException | None = None  #: what the last attempt raised
 
     def cancel(self) -> None:
         """Stop it; it may have had its effect. The run is paused before it."""

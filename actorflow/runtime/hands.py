@@ -33,7 +33,7 @@ log: logging.Logger = logging.getLogger("actorflow")
 SLICE_S = 0.005  #: how long a thread goes on from item to item before it tells what it finished
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Item:
     """One item on its way."""
 

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import logging
 
-from attrs import define, field
-
 from actorflow.attempt import StepInfo, current
 from actorflow.runtime.blame import step_of
 from actorflow.runtime.loops import Loop
@@ -24,12 +22,12 @@ from actorflow.runtime.workers import Job
 log: logging.Logger = logging.getLogger("actorflow")
 
 
-@define(eq=False)
 class Leaks:
     """What the attempts of one runtime leave behind."""
 
-    loop: Loop
-    _ended: dict[StepInfo, str] = field(factory=dict[StepInfo, str], init=False)  #: attempts of this turn, and who they are
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self._ended: dict[StepInfo, str] = {}  #: attempts of this turn, and who they are
 
     def look_after(self, job: Job) -> None:
         """A job has ended that made tasks."""

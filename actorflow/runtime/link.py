@@ -27,7 +27,7 @@ class Lost(Exception):
         self.unknown = unknown
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Reply:
     come: anyio.Event = field(factory=anyio.Event)
     frame: Frame | None = None

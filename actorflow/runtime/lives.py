@@ -50,7 +50,7 @@ def text_of(why: Why) -> str:
     return why
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Life:
     """One start of one child. News of a life that is over changes nothing."""
 

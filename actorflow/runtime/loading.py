@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
-from attrs import define, field
 
 from actorflow.errors import StoreError, Undecodable
 from actorflow.kind import blank_kind
@@ -35,19 +34,19 @@ SUSPECT_ALONE_S = 30.0
 SLICE = 32  #: runs and entries of theirs that are driven in a row before the loop gets a turn: a millisecond or two
 
 
-@define(eq=False)
 class Loading:
     """Who is to be loaded, and when."""
 
-    host: Host
-    _queue: OrderedDict[int, None] = field(factory=OrderedDict[int, None], init=False)
-    _arrivals: dict[int, list[Envelope]] = field(factory=dict[int, list[Envelope]], init=False)  #: by run, until it is loaded
-    _once_more: set[int] = field(factory=set[int], init=False)  #: runs that were wanted while they were being loaded
-    _wake: anyio.Event | None = field(default=None, init=False)
-    _horizon: tuple[float, int] = field(default=(-math.inf, 0), init=False)  #: all rows up to here are known
-    _loaded: dict[int, Signal] = field(factory=dict[int, Signal], init=False)  #: for who waits until it is loaded
-    _suspects: anyio.Lock = field(factory=anyio.Lock, init=False)
-    _in_line: dict[int, Signal] = field(factory=dict[int, Signal], init=False)  #: runs that wait to be started alone
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._queue: OrderedDict[int, None] = OrderedDict()
+        self._arrivals: dict[int, list[Envelope]] = {}  #: by run, until it is loaded
+        self._once_more: set[int] = set()  #: runs that were wanted while they were being loaded
+        self._wake: anyio.Event | None = None
+        self._horizon: tuple[float, int] = (-math.inf, 0)  #: all rows up to here are known
+        self._loaded: dict[int, Signal] = {}  #: for who waits until it is loaded
+        self._suspects = anyio.Lock()
+        self._in_line: dict[int, Signal] = {}  #: runs that wait to be started alone
 
     def wake(self, run: int, envelope: Envelope | None = None) -> None:
         """Load that run soon; a message that arrived meanwhile is handed over then."""

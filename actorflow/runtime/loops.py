@@ -16,6 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 
+from actorflow.value import Value
+
 T = TypeVar("T")
 
 ASYNCIO_RESTS = frozenset(("asyncio.base_events", "asyncio.windows_events", "asyncio.runners", "uvloop"))
@@ -56,7 +58,7 @@ GROUPS = frozenset(("asyncio.taskgroups", "anyio._backends._asyncio"))
 
 
 @frozen(kw_only=True)
-class Stray:
+class Stray(Value):
     """A task that may belong to nobody."""
 
     context: Context

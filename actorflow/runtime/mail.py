@@ -60,7 +60,7 @@ class Handed(Signal):
         self.set()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Mail:
     """The new runs, envelopes and answers of one commit."""
 

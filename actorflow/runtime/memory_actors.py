@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from attrs import define, field
 
 from actorflow.errors import (
     AskTimeout,
@@ -55,20 +54,17 @@ PATIENCE = 16
 LOOK_S = 0.005
 
 
-@define(eq=False)
 class MemoryActors:
     """All of them."""
 
-    host: Host
-    tree: Tree
-    operations: Operations = field(init=False)
-    workers: Workers = field(init=False)
-    closing: bool = field(default=False, init=False)  #: nothing is taken from clients any more
-    closed: bool = field(default=False, init=False)  #: nor from anybody
-    _actors: dict[Address, MemoryActor] = field(factory=dict[Address, MemoryActor], init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.workers = Workers(self.host.group, self.host.loop, slice_max=SLICE)
+    def __init__(self, host: Host, tree: Tree) -> None:
+        self.host = host
+        self.tree = tree
+        self.operations: Operations  #: the host gives them
+        self.workers: Workers = Workers(host.group, host.loop, slice_max=SLICE)
+        self.closing: bool = False  #: nothing is taken from clients any more
+        self.closed: bool = False  #: nor from anybody
+        self._actors: dict[Address, MemoryActor] = {}
 
     def of(self, kind: str) -> bool:
         """True if that is a class of memory-only actors."""

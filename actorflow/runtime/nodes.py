@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("actorflow")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Node:
     """One start of one supervisor, to its end."""
 

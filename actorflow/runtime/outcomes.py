@@ -37,7 +37,7 @@ log: logging.Logger = logging.getLogger("actorflow")
 START = "on_start"
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Handling:
     """What an open turn is about."""
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
-from attrs import define, evolve, field
+from attrs import evolve
 
 from actorflow.attempt import StepInfo, current
 from actorflow.errors import WorkerDied
@@ -88,13 +88,15 @@ async def _perform_in_process(step: Step, arguments: dict[str, Any]) -> Any:
 # --- threads ------------------------------------------------------------------------------------------------------------
 
 
-@define(eq=False)
 class _Call:
     """One call in a thread. Under the lock it is clear whether it was abandoned while it ran."""
 
-    lock: threading.Lock = field(factory=threading.Lock)
-    running: bool = False
-    abandoned: bool = False
+    __slots__ = ("abandoned", "lock", "running")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running: bool = False
+        self.abandoned: bool = False
 
     def ends_abandoned(self) -> bool:
         """It has ended: True if nobody waited for it any more."""
@@ -103,22 +105,18 @@ class _Call:
             return self.abandoned
 
 
-@define(eq=False)
 class Threads:
     """Calls in threads: so many at a time, and none while too many abandoned ones still run."""
 
-    limits: Limits
-    loop: Loop
-    in_place: bool = False  #: on the loop itself: nobody can tell how long a thread takes in virtual time
-    abandoned: int = field(default=0, init=False)  #: calls that nobody waits for, and that still run
-    _limiter: anyio.CapacityLimiter = field(init=False)
-    _unlimited: anyio.CapacityLimiter = field(init=False)
-    _fewer: Signal | None = field(default=None, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._limiter = anyio.CapacityLimiter(self.limits.threads_max)
+    def __init__(self, limits: Limits, loop: Loop, *, in_place: bool = False) -> None:
+        self.limits = limits
+        self.loop = loop
+        self.in_place = in_place  #: on the loop itself: nobody can tell how long a thread takes in virtual time
+        self.abandoned: int = 0  #: calls that nobody waits for, and that still run
+        self._limiter = anyio.CapacityLimiter(limits.threads_max)
         # The loops disagree on whose token an abandoned call keeps, so they are given one that is nobody's.
         self._unlimited = anyio.CapacityLimiter(math.inf)
+        self._fewer: Signal | None = None
 
     async def run(self, function: Callable[[], T], begun: Begun) -> T:
         """Call it in a thread. When this is cancelled a call that has begun goes on, and its outcome is dropped.

@@ -18,6 +18,7 @@ from attrs import frozen
 from actorflow.errors import StoreUnavailable
 from actorflow.runtime.pipe import connect
 from actorflow.stores.filelock import FileLock
+from actorflow.value import Value
 
 LOOPBACK: bool = sys.platform == "win32"
 """Listen on TCP, for this machine only and with a token, where there are no Unix sockets that files protect."""
@@ -36,7 +37,7 @@ class Announces(Protocol):
 
 
 @frozen(kw_only=True)
-class Facts:
+class Facts(Value):
     """What the lock file says of whoever holds the store, or held it last."""
 
     pid: int | None
@@ -52,7 +53,7 @@ class Facts:
 
 
 @frozen
-class Place:
+class Place(Value):
     """A database file."""
 
     path: str  #: absolute

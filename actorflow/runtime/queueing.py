@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections import deque
 
-from attrs import define, field
-
 from actorflow.runtime.loops import Loop, Signal
 
 INSIDE_MAX_ALONE = 256  #: of a receiver that nobody else is beside
 ALONE_S = 1.0  #: for so long after somebody else was sent to, a receiver is not taken to be alone
 
 
-@define(eq=False)
 class Queue:
     """The senders before one door."""
 
-    loop: Loop
-    inside: int = 0
-    waiting: deque[Signal] = field(factory=deque[Signal])
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.inside: int = 0
+        self.waiting: deque[Signal] = deque()
 
     async def enter(self, inside_max: int) -> None:
         """Wait for one's turn. Who is cancelled meanwhile has not entered."""
@@ -53,15 +51,15 @@ class Queue:
         return not (self.inside or self.waiting)
 
 
-@define(eq=False)
 class Queues:
     """One before the door of each receiver that is sent to at this moment."""
 
-    loop: Loop
-    inside_max: int  #: messages to one receiver that are written at a time, while others are sent to as well
-    _queues: dict[object, Queue] = field(factory=dict[object, Queue], init=False)
-    _last: object = field(default=None, init=False)
-    _alone_from: float = field(default=0.0, init=False)  #: when the last one will have been alone for long enough
+    def __init__(self, loop: Loop, inside_max: int) -> None:
+        self.loop = loop
+        self.inside_max = inside_max  #: messages to one receiver that are written at a time, while others are sent to as well
+        self._queues: dict[object, Queue] = {}
+        self._last: object = None
+        self._alone_from = 0.0  #: when the last one will have been alone for long enough
 
     async def enter(self, to: object, now: float) -> Queue:
         """Wait for one's turn to send there; *now* is the monotonic clock. Afterwards call `leave`."""

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import anyio
 from anyio.abc import ByteStream, TaskGroup
-from attrs import define, field
 
 from actorflow.errors import Refused, StoreBusy, StoreStopped, StoreUnavailable, TooManyCalls
 from actorflow.message import decode_message
@@ -87,18 +86,18 @@ async def _held(place: Place) -> bool:
     return stream is not None
 
 
-@define(eq=False)
 class Server:
     """What listens for one holder."""
 
-    operators: Operators
-    store: Announces
-    group: TaskGroup  #: where connections and calls live
-    connections: int = field(default=0, init=False)
-    frames: int = field(default=0, init=False)  #: that came so far
-    _accepting: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
-    _path: str | None = field(default=None, init=False)
-    _token: str = field(default="", init=False)
+    def __init__(self, operators: Operators, store: Announces, group: TaskGroup) -> None:
+        self.operators = operators
+        self.store = store
+        self.group = group  #: where connections and calls live
+        self.connections: int = 0
+        self.frames: int = 0  #: that came so far
+        self._accepting = anyio.CancelScope()
+        self._path: str | None = None
+        self._token = ""
 
     @property
     def frame_bytes_max(self) -> int:

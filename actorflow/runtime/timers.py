@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-from attrs import define, field
+from attrs import define
 
 from actorflow.runtime.loops import Loop, Signal
 
@@ -20,7 +20,7 @@ SLICE = 256  #: moments handled before the loop gets a turn: a hundred thousand 
 DEAD_MIN = 1_000  #: cancelled moments that may lie in the heap whatever its size
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Timer:
     """One moment; `cancel` makes it mean nothing."""
 
@@ -34,17 +34,17 @@ class Timer:
             self.owner.cancelled()
 
 
-@define(eq=False)
 class Timers:
     """Moments of one clock."""
 
-    now: Callable[[], float]
-    loop: Loop
-    recheck_s: float  #: how long to trust the clock; math.inf if it cannot jump
-    _heap: list[tuple[float, int, Timer]] = field(factory=list[tuple[float, int, Timer]], init=False)
-    _dead: int = field(default=0, init=False)  #: cancelled ones in the heap
-    _count: int = field(default=0, init=False)
-    _rearm: Signal | None = field(default=None, init=False)
+    def __init__(self, now: Callable[[], float], loop: Loop, recheck_s: float) -> None:
+        self.now = now
+        self.loop = loop
+        self.recheck_s = recheck_s  #: how long to trust the clock; math.inf if it cannot jump
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._dead = 0  #: cancelled ones in the heap
+        self._count = 0
+        self._rearm: Signal | None = None
 
     def at(self, due: float, call: Callable[[], Any]) -> Timer:
         """Call it at *due*, never before; at once (in the next slice) if that has passed."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, evolve, field
+from attrs import evolve
 
 from actorflow.errors import InvalidState, StoreStopped
 from actorflow.operations import TreeNode
@@ -23,23 +23,20 @@ if TYPE_CHECKING:
     from actorflow.supervisor import Child, Supervisor
 
 
-@define(eq=False)
 class Tree:
     """All supervisors of a runtime."""
 
-    host: Host
-    roots: tuple[Supervisor, ...]
-    nodes: list[Node] = field(factory=list["Node"], init=False)  #: at the top, in the order of their start
-    lives: dict[Address, Life] = field(factory=dict[Address, "Life"], init=False)  #: of those that shall be in memory
-    down: set[int] = field(factory=set[int], init=False)  #: static children whose mail wakes nobody
-    closing: bool = field(default=False, init=False)
-    lost: bool = field(default=False, init=False)  #: the store takes nothing any more: nothing is decided
-    _children: dict[Address, Child[Any]] = field(init=False)
-    _above: dict[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]], init=False)  #: from the top down
-
-    def __attrs_post_init__(self) -> None:
-        self._children = {}
-        for root in self.roots:
+    def __init__(self, host: Host, roots: tuple[Supervisor, ...]) -> None:
+        self.host = host
+        self.roots = roots
+        self.nodes: list[Node] = []  #: at the top, in the order of their start
+        self.lives: dict[Address, Life] = {}  #: of those that shall be in memory
+        self.down: set[int] = set()  #: static children whose mail wakes nobody
+        self.closing: bool = False
+        self.lost: bool = False  #: the store takes nothing any more: nothing is decided
+        self._children: dict[Address, Child[Any]] = {}
+        self._above: dict[str, tuple[str, ...]] = {}  #: from the top down
+        for root in roots:
             self._register(root, ())
 
     def _register(self, child: Child[Any] | Supervisor, above: tuple[str, ...]) -> None:

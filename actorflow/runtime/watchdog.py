@@ -14,10 +14,11 @@ import threading
 import time
 from collections import deque
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from actorflow.runtime.blame import Blamed, blamed
 from actorflow.runtime.loops import Loop, innermost
+from actorflow.value import Value
 
 log: logging.Logger = logging.getLogger("actorflow")
 
@@ -29,7 +30,7 @@ REPORTS_MAX = 10  #: of one stall: with 100 ms, the last one comes after 51 s
 
 
 @frozen(kw_only=True)
-class Stall:
+class Stall(Value):
     """Once when one piece of work held the event loop, and nothing else went on."""
 
     who: str  #: "Checkout/o1 in step charge"
@@ -38,42 +39,46 @@ class Stall:
     at: float  #: when it began, in seconds since the epoch
 
 
-@define(eq=False)
 class _Ping:
     """Something for the loop to do when it can."""
 
-    sent: float
-    forgiven_s: float = 0.0  #: of the time since then: nobody had the machine
-    answered: float | None = None
+    __slots__ = ("answered", "forgiven_s", "sent")
+
+    def __init__(self, sent: float) -> None:
+        self.sent = sent
+        self.forgiven_s: float = 0.0  #: of the time since then: nobody had the machine
+        self.answered: float | None = None
 
     def answer(self) -> None:
         self.answered = time.monotonic()
 
 
-@define(eq=False)
 class _Holder:
     """Who is seen on a loop that does not answer."""
 
-    seen: Blamed
-    since: float
-    forgiven_s: float
-    looks: int = 1
-    stack: str | None = None  #: when it was reported first, if it was
-    reports: int = 0
+    __slots__ = ("forgiven_s", "looks", "reports", "seen", "since", "stack")
+
+    def __init__(self, seen: Blamed, since: float, forgiven_s: float, looks: int) -> None:
+        self.seen = seen
+        self.since = since
+        self.forgiven_s = forgiven_s
+        self.looks = looks
+        self.stack: str | None = None  #: when it was reported first, if it was
+        self.reports: int = 0
 
 
-@define(eq=False)
 class Watchdog:
     """Watches the loop on which it was started."""
 
-    loop: Loop
-    threshold_s: float
-    _stalls: deque[Stall] = field(factory=lambda: deque[Stall](maxlen=STALLS_MAX), init=False)
-    _over: threading.Event = field(factory=threading.Event, init=False)
-    _thread: threading.Thread | None = field(default=None, init=False)
-    _watched: int = field(default=0, init=False)  #: the loop's thread
-    _ping: _Ping | None = field(default=None, init=False)
-    _holder: _Holder | None = field(default=None, init=False)
+    def __init__(self, loop: Loop, threshold_s: float) -> None:
+        self.loop = loop
+        self.threshold_s = threshold_s
+        self._stalls: deque[Stall] = deque(maxlen=STALLS_MAX)
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._watched = 0  #: the loop's thread
+        self._ping: _Ping | None = None
+        self._holder: _Holder | None = None
 
     def start(self) -> None:
         """Watch the loop of this thread. The watching thread keeps no process alive."""

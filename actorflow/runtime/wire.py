@@ -25,7 +25,6 @@ from typing import Any, NamedTuple, cast, get_type_hints
 
 import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream
-from anyio.streams.buffered import BufferedByteReceiveStream
 from attrs import frozen
 
 from actorflow.codec import Coder, RecordCoder, coder
@@ -35,6 +34,7 @@ from actorflow.operations import Operations
 from actorflow.policies.failure import FailureReport
 from actorflow.policies.limits import checked_key
 from actorflow.records import Address
+from actorflow.value import Value
 
 VERSION = 1
 
@@ -57,7 +57,7 @@ def frame_bytes_max(payload_bytes_max: int) -> int:
 
 
 @frozen(kw_only=True)
-class Act:
+class Act(Value):
     """One method of `Operations`, as it is written on the wire."""
 
     name: str
@@ -203,6 +203,8 @@ class Inbox:
     """Frames as they come."""
 
     def __init__(self, stream: ByteReceiveStream, bytes_max: int) -> None:
+        from anyio.streams.buffered import BufferedByteReceiveStream  # noqa: PLC0415  (for who has connections)
+
         self._stream = BufferedByteReceiveStream(stream)
         self.bytes_max = bytes_max
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
-from attrs import define, field
 
 from actorflow.runtime.loops import Loop, Signal, tasks_made
 
@@ -148,21 +147,19 @@ class _RaisedCancel(Exception):
         super().__init__(f"the step raised {type(cancel).__name__} itself: {cancel}")
 
 
-@define(eq=False)
 class Workers:
     """The pool."""
 
-    group: TaskGroup
-    loop: Loop
-    idle_max: int = 64
-    slice_max: int = SLICE
-    on_spawned: Callable[[Job], object] | None = None  #: told of jobs that made tasks of their own, when they have ended
-    _ready: deque[Job] = field(factory=deque[Job], init=False)
-    _idle: list[Signal] = field(factory=list[Signal], init=False)
-    _blocked: dict[Job, anyio.CancelScope] = field(factory=dict[Job, anyio.CancelScope], init=False)
-    _running: bool = field(default=False, init=False)  #: a worker is on its way through the queue
-
-    def __attrs_post_init__(self) -> None:
+    def __init__(self, group: TaskGroup, loop: Loop, idle_max: int = 64, slice_max: int = SLICE) -> None:
+        self.group = group
+        self.loop = loop
+        self.idle_max = idle_max
+        self.slice_max = slice_max
+        self.on_spawned: Callable[[Job], object] | None = None  #: told of jobs that made tasks of their own, when they have ended
+        self._ready: deque[Job] = deque()
+        self._idle: list[Signal] = []
+        self._blocked: dict[Job, anyio.CancelScope] = {}
+        self._running = False  #: a worker is on its way through the queue
         self.loop.undisturbed(Workers._work)
 
     def perform(self, job: Job) -> None:

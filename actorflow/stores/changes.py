@@ -57,7 +57,7 @@ def message_checksum(envelope: Envelope) -> int:
     return crc32(envelope.body)
 
 
-@define
+@define(eq=False, repr=False)
 class Rows:
     """What commits insert, and their other writes in order."""
 
@@ -121,7 +121,7 @@ class Letter(NamedTuple):
         return self if self.state == "pending" else Letter("pending", False, None, False, None, line, line)
 
 
-@define
+@define(eq=False, repr=False)
 class Changes:
     """The last word on each row that other writes touch.
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
-from attrs import field, mutable
+from attrs import define
 
 from actorflow.crashpoints import crashpoint
 from actorflow.stores.schema import set_synchronous
@@ -30,14 +30,14 @@ WAL_BYTES = PAGES * 4_096
 _ROWS_MIN, _ROWS_MAX = 32, 200_000
 
 
-@mutable
+@define(eq=False, repr=False)
 class Checkpoints:
     """Counts what is written and copies it in time. Called on the writer's thread, `due` on any."""
 
     path: str
     durability: str
     fence: int
-    remember: Callable[[int], None] = field(repr=False)  #: tells the sidecar a generation
+    remember: Callable[[int], None]  #: tells the sidecar a generation
     rows: int = 0
     rows_max: int = PAGES  #: learned: how many rows fill `PAGES` pages of the WAL
 

@@ -23,13 +23,14 @@ from actorflow.records import Lease
 from actorflow.stores import reader, schema
 from actorflow.stores.statements import SQL
 from actorflow.stores.writer import begin_immediate
+from actorflow.value import Value
 
 MODE = 0o600
 _PIECE_BYTES = 1 << 20  #: of a file that is written again
 
 
 @frozen
-class Remembered:
+class Remembered(Value):
     """What the sidecar knows of the store; nothing, if it is new or cannot be read."""
 
     sidecar: str  #: its path

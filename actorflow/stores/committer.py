@@ -13,7 +13,6 @@ from typing import Any, TypeVarTuple, Unpack
 
 import anyio
 import anyio.lowlevel
-from attrs import define, field
 
 from actorflow.errors import StoreError, StoreStopped, StoreUnavailable
 from actorflow.records import Commit, Refusal
@@ -32,22 +31,29 @@ WAIT_S_FIRST, WAIT_S_MAX = 0.05, 2.0  #: between tries while the store cannot ta
 SLICE = 32  #: commits told before the loop gets a turn: what follows from them, as 32 runs that start, takes some 4 ms
 
 
-@define(eq=False)
 class Committer:
     """Group commit over one store."""
 
-    store: Store
-    fence: int
-    batch_max: int
-    on_stop: Callable[[StoreError], object]
-    before: Callable[[], object] = lambda: None  #: called before each batch is taken: what it submits is in that batch
-    _pending: deque[Pending] = field(factory=deque[Pending], init=False)
-    _wake: anyio.Event | None = field(default=None, init=False)
-    _idle: anyio.Event | None = field(default=None, init=False)
-    _writing: bool = field(default=False, init=False)
-    stopped: StoreError | None = field(default=None, init=False)
-    unavailable: StoreUnavailable | None = field(default=None, init=False)
-    batches: int = field(default=0, init=False)
+    def __init__(
+        self,
+        store: Store,
+        fence: int,
+        batch_max: int,
+        on_stop: Callable[[StoreError], object],
+        before: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.store = store
+        self.fence = fence
+        self.batch_max = batch_max
+        self.on_stop = on_stop
+        self.before = before  #: called before each batch is taken: what it submits is in that batch
+        self._pending: deque[Pending] = deque()
+        self._wake: anyio.Event | None = None
+        self._idle: anyio.Event | None = None
+        self._writing: bool = False
+        self.stopped: StoreError | None = None
+        self.unavailable: StoreUnavailable | None = None
+        self.batches: int = 0
 
     def submit(
         self,

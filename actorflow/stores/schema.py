@@ -10,13 +10,14 @@ from attrs import field, frozen
 
 from actorflow.errors import StoreBroken, StoreTooNew, StoreUnavailable
 from actorflow.stores.statements import SQL, packaged
+from actorflow.value import Value
 
 APPLICATION_ID = 0x61637466  #: "actf"; `file` shows it
 SQLITE_MIN = (3, 35, 0)  #: UPDATE FROM (3.33) and RETURNING (3.35)
 
 
 @frozen
-class Migration:
+class Migration(Value):
     """One numbered file."""
 
     number: int
@@ -35,7 +36,7 @@ MIGRATIONS = tuple(Migration(number, name, packaged(f"migrations/{name}")) for n
 
 
 @frozen(kw_only=True)
-class Found:
+class Found(Value):
     """What a database file says it is. All zero, with no store, is an empty file."""
 
     application_id: int

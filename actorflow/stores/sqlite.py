@@ -47,7 +47,7 @@ _SQLITE_BUSY_S = 5.0  #: how long SQLite waits for it at a time
 _STANDBY_POLL_S = 0.1  #: how often a standby looks whether the holder is gone
 
 
-@define
+@define(eq=False, repr=False)
 class _Open:
     """All that an open store holds."""
 

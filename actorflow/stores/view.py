@@ -16,12 +16,13 @@ from actorflow.stores import reader, schema
 from actorflow.stores.bridge import Bridge, Home
 from actorflow.stores.sqlite import SqliteStore
 from actorflow.stores.trouble import FAILURES, as_store_error
+from actorflow.value import Value
 
 T = TypeVar("T")
 
 
 @frozen
-class _Looking:
+class _Looking(Value):
     home: Home
     bridge: Bridge
 

@@ -28,6 +28,7 @@ from actorflow.stores.changes import Changes, Rows, changes_of, checksum, rows_o
 from actorflow.stores.rows import envelope_of, run_of
 from actorflow.stores.statements import SQL
 from actorflow.stores.trouble import Trouble, kind_of
+from actorflow.value import Value
 
 LARGE_BYTES = 131_072
 """A commit with more payload than this may be refused for lack of space; smaller ones wait until there is some."""
@@ -55,7 +56,7 @@ class _Refused(Exception):
 
 
 @frozen(kw_only=True)
-class Writer:
+class Writer(Value):
     """Writes batches under one fence. Called on the connection's thread only."""
 
     fence: int

@@ -16,6 +16,7 @@ from attrs import define, field, frozen
 from actorflow.errors import StoreUnavailable
 from actorflow.records import Commit, Lease, Refusal
 from actorflow.stores import Store
+from actorflow.value import Value
 
 T = TypeVar("T")
 Mode = Literal[
@@ -47,7 +48,7 @@ class PowerCut(BaseException):
 
 
 @frozen
-class Fault:
+class Fault(Value):
     """What happens at which commit call, counted from 1."""
 
     at: int

@@ -25,6 +25,7 @@ from actorflow.records import ENDED, Entry, Envelope, Event, Loaded, Run, RunQue
 from actorflow.resources import Resources
 from actorflow.stores import Store
 from actorflow.stores.memory import MemoryStore
+from actorflow.value import Value
 
 OUTCOMES = frozenset(("ok", "failed", "timeout", "interrupted", "cancelled"))
 LAST = frozenset(("completed", "failed", "cancelled"))
@@ -32,7 +33,7 @@ _text_coder: Coder[str] = coder(str)
 
 
 @frozen
-class Rows:
+class Rows(Value):
     """All there is of one run."""
 
     run: Run

@@ -25,6 +25,7 @@ from actorflow.resources import Resources
 from actorflow.stores import Store
 from actorflow.testing.invariants import driven
 from actorflow.testing.redaction import Redaction
+from actorflow.value import Value
 from actorflow.workflow import Workflow
 
 VERSION = 1
@@ -36,7 +37,7 @@ _COMPARED = frozenset(("step", "tell", "ask", "start", "result", "checkpoint"))
 
 
 @frozen(kw_only=True)
-class Journal:
+class Journal(Value):
     """A run as it was recorded: what it started from in its present round, what is recorded since, and how it stands."""
 
     kind: str

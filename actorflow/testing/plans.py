@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 from actorflow.testing.drawing import random_clients
 from actorflow.testing.faults import Fault, Mode
 from actorflow.testing.programs import Client, reduced
+from actorflow.value import Value
 
 Network = Literal["lost_request", "lost_reply", "duplicate", "late"]
 """What becomes of a request: it never arrives, its answer never does, it arrives twice, or after a while."""
@@ -39,7 +40,7 @@ AWAITS = (60, 200, 600)  #: and deaths among so many first awaits
 
 
 @frozen
-class Hiccup:
+class Hiccup(Value):
     """What the network does to the N-th request, counted from 1."""
 
     at: int
@@ -51,7 +52,7 @@ class Hiccup:
 
 
 @frozen
-class Jump:
+class Jump(Value):
     """Somebody sets the wall clock."""
 
     at_s: float
@@ -62,7 +63,7 @@ class Jump:
 
 
 @frozen
-class Plan:
+class Plan(Value):
     """A history, before it happens. The same plan gives the same history, byte for byte."""
 
     seed: int  #: of what is left to chance: who of those ready is first, ids, jitter

@@ -42,6 +42,7 @@ from actorflow.testing.programs import (
     Stop,
     Tell,
 )
+from actorflow.value import Value
 from actorflow.workflow import Workflow, gather
 
 # --- the ledger --------------------------------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ async def once(op: Once) -> None:
 
 
 @frozen
-class Item:
+class Item(Value):
     """One of a loop."""
 
     name: str

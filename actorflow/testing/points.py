@@ -15,6 +15,7 @@ from typing import cast
 from attrs import frozen
 
 from actorflow.testing.faults import Fault, Mode
+from actorflow.value import Value
 
 COMMIT_MODES: tuple[Mode, ...] = ("before", "after", "torn", "lost_ack", "unavailable", "delay")
 FAULTS: tuple[str, ...] = (*COMMIT_MODES, "await")
@@ -29,7 +30,7 @@ _FAULT = re.compile(r"await (\d+)|(\w+) commit (\d+)", re.ASCII)
 
 
 @frozen
-class Lived:
+class Lived(Value):
     """How long one life was, in places to die in."""
 
     batches: Sequence[int]  #: how many commits each batch brought

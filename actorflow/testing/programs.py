@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from attrs import define, evolve, field, frozen
 
+from actorflow.value import Value
+
 TRIES = 4  #: of a step: as many of its attempts may fail, and one fewer is harmless
 ATTEMPT_S_MAX = 5.0  #: of an attempt; one that hangs is cut then
 ACCOUNTS = ("ann", "bob", "static")
@@ -21,7 +23,7 @@ ACCOUNTS = ("ann", "bob", "static")
 
 
 @frozen
-class Do:
+class Do(Value):
     """A step. Its first *fails* attempts raise, or hang until they are cut."""
 
     name: str
@@ -32,7 +34,7 @@ class Do:
 
 
 @frozen
-class Once:
+class Once(Value):
     """A step that is interrupted rather than repeated."""
 
     name: str
@@ -40,38 +42,38 @@ class Once:
 
 
 @frozen
-class Sleep:
+class Sleep(Value):
     """A durable timer."""
 
     s: float
 
 
 @frozen
-class Hear:
+class Hear(Value):
     """The next word of whoever started it."""
 
 
 @frozen
-class Silence:
+class Silence(Value):
     """Waits for what never comes."""
 
     within_s: float
 
 
 @frozen
-class Fan:
+class Fan(Value):
     """Branches at the same time."""
 
     branches: tuple[tuple[Op, ...], ...]
 
 
 @frozen
-class Break:
+class Break(Value):
     """Ends a branch with an error: its siblings are cancelled."""
 
 
 @frozen
-class Part:
+class Part(Value):
     """A checkpoint."""
 
     name: str
@@ -79,7 +81,7 @@ class Part:
 
 
 @frozen
-class Kid:
+class Kid(Value):
     """A child run, waited for."""
 
     name: str
@@ -87,7 +89,7 @@ class Kid:
 
 
 @frozen
-class Ask:
+class Ask(Value):
     """Adds to an account, and waits for the answer."""
 
     account: str
@@ -95,7 +97,7 @@ class Ask:
 
 
 @frozen
-class Tell:
+class Tell(Value):
     """Adds to an account, after a while if *later_s* is not 0."""
 
     account: str
@@ -104,7 +106,7 @@ class Tell:
 
 
 @frozen
-class Each:
+class Each(Value):
     """A loop with a cursor."""
 
     name: str
@@ -112,7 +114,7 @@ class Each:
 
 
 @frozen
-class Stop:
+class Stop(Value):
     """Business says no: what has an undo is undone, and the run fails."""
 
 
@@ -120,7 +122,7 @@ Op = Do | Once | Sleep | Hear | Silence | Fan | Break | Part | Kid | Ask | Tell 
 
 
 @frozen
-class Program:
+class Program(Value):
     """What one run does, in so many rounds."""
 
     ops: tuple[Op, ...]
@@ -131,7 +133,7 @@ class Program:
 
 
 @frozen
-class Launch:
+class Launch(Value):
     """Start that program, say the words it waits for, and wait for its end."""
 
     key: str
@@ -139,7 +141,7 @@ class Launch:
 
 
 @frozen
-class Deposit:
+class Deposit(Value):
     """Add to an account, by an ask or a tell."""
 
     key: str
@@ -150,7 +152,7 @@ class Deposit:
 
 
 @frozen
-class Explode:
+class Explode(Value):
     """Send a message whose handler always fails: a dead letter."""
 
     key: str
@@ -161,7 +163,7 @@ Act = Launch | Deposit | Explode
 
 
 @frozen
-class Client:
+class Client(Value):
     """One who does one thing after the other, with pauses of *pause_s*."""
 
     acts: tuple[Act, ...]

@@ -9,6 +9,7 @@ from attrs import evolve, frozen
 
 from actorflow.records import Commit, Entry, Envelope, Lease, Loaded, Refusal, Run, SetState, Write
 from actorflow.stores import Store
+from actorflow.value import Value
 
 
 def a_run(id: int = 1, key: str | None = None, **values: Any) -> Run:
@@ -33,7 +34,7 @@ def waiting(run: int = 1, wake_at: float | None = None, **values: Any) -> SetSta
 
 
 @frozen
-class Held:
+class Held(Value):
     """An open store and its lease, with a short way to commit."""
 
     store: Store

@@ -32,6 +32,7 @@ from actorflow.stores.memory import MemoryStore
 from actorflow.testing.clock import Backend, LoopClock, Ticks, run_virtual
 from actorflow.testing.faults import Fault, FaultStore, PowerCut
 from actorflow.testing.invariants import Rows, lost, replays, rows_of, violations
+from actorflow.value import Value
 
 LIVES_MAX = 20
 
@@ -103,7 +104,7 @@ Script = Callable[[Runtime, World], Awaitable[Any]]
 
 
 @frozen(kw_only=True)
-class Scenario:
+class Scenario(Value):
     """What is crashed."""
 
     name: str
@@ -118,7 +119,7 @@ class Scenario:
 
 
 @frozen
-class Outcome:
+class Outcome(Value):
     """What came of one telling of the scenario."""
 
     result: Any

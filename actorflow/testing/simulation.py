@@ -23,13 +23,14 @@ from actorflow.testing.plans import Plan
 from actorflow.testing.players import Account, Play
 from actorflow.testing.programs import Expected
 from actorflow.testing.world import Disk, World, Wrong
+from actorflow.value import Value
 
 DAYS_MAX = 10  #: of virtual time: who has not come to an end by then never will
 TICKS_MAX = 300_000  #: of a loop that comes to no end
 
 
 @frozen
-class History:
+class History(Value):
     """What happened."""
 
     plan: Plan

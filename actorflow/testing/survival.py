@@ -32,6 +32,7 @@ from actorflow.testing.points import CALM, FAULTS, Schedule
 from actorflow.testing.trace import Trace
 from actorflow.testing.verdict import DidNotSurvive, Verdict, command, journal_of, said_of, strayed
 from actorflow.testing.watch import Picture, Watch, changes, modules_of
+from actorflow.value import Value
 
 if TYPE_CHECKING:
     from actorflow.testing.plugin import DurableTest
@@ -43,7 +44,7 @@ EARLIER_MAX = 64  #: how many untried points before one that failed are tried, t
 
 
 @frozen(kw_only=True)
-class Options:
+class Options(Value):
     """What `survives` was told."""
 
     points: int | None = POINTS_MAX

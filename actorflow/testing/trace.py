@@ -16,10 +16,11 @@ from actorflow.testing.bodies import Body, is_users
 from actorflow.testing.harness import Harness
 from actorflow.testing.verdict import Cause
 from actorflow.testing.watch import Picture, Watch, changes
+from actorflow.value import Value
 
 
 @frozen
-class _Touch:
+class _Touch(Value):
     """A stretch of code changed something."""
 
     who: str

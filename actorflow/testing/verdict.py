@@ -10,6 +10,7 @@ from attrs import frozen
 from actorflow.records import LOG_ONLY, Entry
 from actorflow.testing.invariants import Rows
 from actorflow.testing.watch import TEXT_MAX, Change
+from actorflow.value import Value
 
 SHOWN_MAX = 6  #: things, lines or entries of one kind
 RUNS_SHOWN_MAX = 3
@@ -20,7 +21,7 @@ class DidNotSurvive(AssertionError):
 
 
 @frozen
-class Cause:
+class Cause(Value):
     """Who changed the world once too often."""
 
     who: str  #: "charge", "Checkout.run"
@@ -32,7 +33,7 @@ class Cause:
 
 
 @frozen(kw_only=True)
-class Verdict:
+class Verdict(Value):
     """All there is to say."""
 
     test: str

@@ -24,6 +24,7 @@ from attrs import define, field, frozen
 from actorflow.actor import Actor
 from actorflow.steps import declaration
 from actorflow.testing.bodies import is_users
+from actorflow.value import Value
 
 NODES_MAX = 20_000  #: values looked at for one picture of the world: more is no test's world
 DEPTH_MAX = 8
@@ -41,7 +42,7 @@ Picture = dict[str, Things]
 
 
 @frozen
-class Change:
+class Change(Value):
     """What is otherwise in one place."""
 
     path: str
