@@ -25,11 +25,11 @@ import pytest
 
 from actorflow import crashpoints, records
 from actorflow.errors import FenceLost, StoreBroken, StoreBusy, StoreError, StoreTooNew, StoreUnavailable, Undecodable
-from actorflow.records import Rejected, RunQuery, SetView
-from actorflow.stores import reader, schema
-from actorflow.stores.checkpoint import Checkpoints
+from actorflow.records import Consume, Rejected, RunQuery, SetView, Write
+from actorflow.stores import Durability, reader, schema
+from actorflow.stores.checkpoint import BATCHES, Checkpoints
 from actorflow.stores.sqlite import SqliteStore
-from actorflow.stores.statements import SQL
+from actorflow.stores.statements import SQL, alone
 from actorflow.stores.trouble import Trouble, kind_of
 from actorflow.testing.samples import Held, a_message, a_run, an_entry
 
@@ -282,10 +282,11 @@ async def test_a_migration_that_was_edited_is_refused(path: Path) -> None:
         await opened(path)
 
 
-def raw(path: Path, statement: str) -> None:
+def raw(path: Path, statement: str) -> list[Any]:
     db = sqlite3.connect(path, isolation_level=None)
-    db.execute(statement)
+    rows = db.execute(statement).fetchall()
     db.close()
+    return rows
 
 
 async def test_a_directory_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
@@ -526,21 +527,29 @@ def raising(code: int) -> Callable[[], object]:
 Arm = Callable[[str, Callable[[], object]], None]
 
 
+told_apart = pytest.mark.parametrize(
+    "writes", [[a_run(2, "k2")], [an_entry()], [SetView(1, b"{}")]], ids=["run", "entry", "no row"]
+)
+"""What tells a batch that is in from one that is not: the number of a new row, or the counter of those that have none."""
+
+
 @both_backends
+@told_apart
 async def test_a_commit_that_raised_for_lack_of_space_may_be_repeated(
-    held: Held, armed: Arm, path: Path, monkeypatch: pytest.MonkeyPatch
+    held: Held, armed: Arm, path: Path, monkeypatch: pytest.MonkeyPatch, writes: list[Write]
 ) -> None:
+    await held.commit([a_run(1)])
     before = os.stat(path).st_size
     monkeypatch.setattr(Checkpoints, "passive", lambda *_: None)
     armed("commit.before", raising(sqlite3.SQLITE_FULL))
 
     with pytest.raises(StoreUnavailable):
-        await held.commit([a_run()])
+        await held.commit(writes)
 
     crashpoints.disarm()
     assert os.stat(path).st_size == before  # Nothing was copied from the WAL: the writer was not the last to leave it.
-    assert await held.store.get(1) is None
-    assert await held.commit([a_run()]) == [None]
+    assert [await held.store.get(1), await held.store.get(2), await held.store.events()] == [a_run(1), None, []]
+    assert await held.commit(writes) == [None]
 
 
 async def test_a_commit_that_raised_for_lack_of_space_is_written_without_its_large_ones(held: Held, armed: Arm) -> None:
@@ -574,17 +583,23 @@ async def test_a_lost_fence_found_on_the_careful_way_leaves_no_transaction_open(
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_FSYNC])
-async def test_a_commit_that_raised_and_is_there_is_a_success(held: Held, armed: Arm, code: int) -> None:
+@pytest.mark.parametrize("careful", [False, True], ids=["at once", "carefully"])
+@told_apart
+async def test_a_commit_that_raised_and_is_there_is_a_success(
+    held: Held, armed: Arm, code: int, *, careful: bool, writes: list[Write]
+) -> None:
     """B6."""
 
+    await held.commit([a_run(1)])
     armed("commit.after", raising(code))
 
     try:
-        answers = await held.commit([a_run(1)], [a_run(2, "k1")])
+        answers = await held.commit(writes, *([[a_run(9, "k1")]] if careful else []))
     except StoreError as wrong:
         pytest.fail(f"it is in the file, and was called unwritten: {wrong}")
 
-    assert answers == [None, records.Taken(a_run(1))]
+    assert answers[0] is None
+    assert all(isinstance(answer, records.Taken) for answer in answers[1:])
 
     crashpoints.disarm()
     if code == sqlite3.SQLITE_FULL:
@@ -607,6 +622,19 @@ async def test_a_commit_that_raised_for_the_device_stops_the_store(held: Held, a
         await held.commit([a_run()])
 
 
+@pytest.mark.parametrize("answer", [None, b"1"])
+async def test_of_the_messages_taken_those_go_that_nobody_asks_for_again(held: Held, path: Path, answer: bytes | None) -> None:
+    """Whatever was guessed of them by their answers."""
+    for batch in ([1], [2], [3], [4, 5], [6, 7]):
+        keys = {2: "k2", 4: "k4", 6: "k6", 7: "k7"}
+        await held.commit([a_message(id, key=keys.get(id), reply_to=1 if id == 3 else None) for id in batch])
+        await held.commit([Consume(id, answer) for id in batch])
+
+    left = raw(path, "select id, state, answer from message order by id")
+
+    assert left == [(id, "done", answer) for id in (2, 3, 4, 6, 7)]
+
+
 async def test_sqlite_makes_no_checkpoint_by_itself(held: Held, path: Path) -> None:
     """B7."""
 
@@ -615,6 +643,26 @@ async def test_sqlite_makes_no_checkpoint_by_itself(held: Held, path: Path) -> N
     await held.commit(*([an_entry(n=n, outcome=b"x" * 16_000)] for n in range(500)))
 
     assert os.stat(path).st_size == before
+
+
+@pytest.mark.parametrize(("durability", "grows"), [("full", False), ("normal", True)])
+async def test_small_batches_that_are_synced_are_soon_written_in_place(
+    path: Path, durability: Durability, *, grows: bool
+) -> None:
+    """What is not synced gains nothing by that, and a checkpoint syncs."""
+    held = await opened(path, durability=durability)
+
+    async def wal_bytes_after(batches: int) -> int:
+        for _ in range(batches):
+            assert await held.commit([an_entry()]) == [None]
+        return os.stat(f"{path}-wal").st_size
+
+    first = await wal_bytes_after(BATCHES + 10)
+    later = await wal_bytes_after(2 * BATCHES)
+
+    assert (later > first) == grows
+    await held.store.close()
+    assert raw(path, "select count(*) from entry") == [(3 * BATCHES + 10,)]
 
 
 async def test_a_checkpoint_that_fails_for_the_device_stops_the_store(held: Held, armed: Arm) -> None:
@@ -706,9 +754,11 @@ async def test_no_statement_reads_a_whole_table(path: Path, name: str) -> None:
     db = sqlite3.connect(path)
     named = dict.fromkeys(re.findall(r":(\w+)", SQL[name]))
     lists = dict.fromkeys(("log_only", "seqs", "runs", "addresses"), "[]")
-    values: Any = {**named, **lists} if named else [None] * SQL[name].count("?")
+    plan: list[str] = []
 
-    plan = [row[3] for row in db.execute(f"explain query plan {SQL[name]}", values)]
+    for sql in (SQL[name], alone(SQL[name])[0]):
+        values: Any = {**named, **lists} if named else [None] * sql.count("?")
+        plan += [row[3] for row in db.execute(f"explain query plan {sql}", values)]
 
     assert [step for step in plan if re.match(r"SCAN (run|entry|message|cursor|set_aside)\b", step)] == []
     db.close()

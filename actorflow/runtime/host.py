@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -91,7 +92,9 @@ class Host:
         self.loop: Loop = loop
         self.group: TaskGroup = group
         self.direct: Direct = Direct(self)
-        self.committer: Committer = Committer(store, lease.fence, limits.batch_max, self.on_stop, self.direct.serve)
+        self.committer: Committer = Committer(
+            store, lease.fence, limits.batch_max, self.on_stop, self.direct.serve, event=partial(Signal, loop)
+        )
         self.timers: Timers = Timers(clock.wall, loop, getattr(clock, "recheck_s", 1.0))
         self.deadlines: Timers = Timers(clock.monotonic, loop, math.inf)
         self.workers: Workers = Workers(group, loop)

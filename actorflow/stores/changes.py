@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
-from attrs import define, field, fields
+from attrs import fields
 
 from actorflow.records import (
     URGENT,
@@ -57,14 +57,16 @@ def message_checksum(envelope: Envelope) -> int:
     return crc32(envelope.body)
 
 
-@define(eq=False, repr=False)
 class Rows:
     """What commits insert, and their other writes in order."""
 
-    runs: list[Any] = field(factory=list[Any])
-    entries: list[Any] = field(factory=list[Any])
-    messages: list[Any] = field(factory=list[Any])
-    others: list[Write] = field(factory=list[Write])
+    __slots__ = ("entries", "messages", "others", "runs")
+
+    def __init__(self) -> None:
+        self.runs: list[Any] = []
+        self.entries: list[Any] = []
+        self.messages: list[Any] = []
+        self.others: list[Write] = []
 
 
 def rows_of(commits: Iterable[Commit]) -> Rows:
@@ -121,7 +123,6 @@ class Letter(NamedTuple):
         return self if self.state == "pending" else Letter("pending", False, None, False, None, line, line)
 
 
-@define(eq=False, repr=False)
 class Changes:
     """The last word on each row that other writes touch.
 
@@ -130,17 +131,20 @@ class Changes:
     next step).
     """
 
-    states: dict[int, SetState] = field(factory=dict[int, SetState])
-    wakes: dict[int, float] = field(factory=dict[int, float])
-    views: dict[int, bytes] = field(factory=dict[int, bytes])
-    rounds: dict[int, SetRound] = field(factory=dict[int, SetRound])
-    ends: dict[int, SetEnd] = field(factory=dict[int, SetEnd])
-    letters: dict[int, Letter] = field(factory=dict[int, Letter])
-    consumed: dict[int, bytes | None] = field(factory=dict[int, bytes | None])
-    expired: dict[int, float] = field(factory=dict[int, float])
-    cursors: dict[tuple[int, int, str, int], bytes | None] = field(factory=dict[tuple[int, int, str, int], bytes | None])
-    aside: dict[int, int] = field(factory=dict[int, int])
-    pruned: int | None = None  #: a run that is pruned after all that is above
+    __slots__ = (*("aside", "consumed", "cursors", "ends", "expired", "letters", "pruned", "rounds", "states", "views", "wakes"),)
+
+    def __init__(self) -> None:
+        self.states: dict[int, SetState] = {}
+        self.wakes: dict[int, float] = {}
+        self.views: dict[int, bytes] = {}
+        self.rounds: dict[int, SetRound] = {}
+        self.ends: dict[int, SetEnd] = {}
+        self.letters: dict[int, Letter] = {}
+        self.consumed: dict[int, bytes | None] = {}
+        self.expired: dict[int, float] = {}
+        self.cursors: dict[tuple[int, int, str, int], bytes | None] = {}
+        self.aside: dict[int, int] = {}
+        self.pruned: int | None = None  #: a run that is pruned after all that is above
 
     def set_state(self, write: SetState) -> None:
         self.wakes.pop(write.run, None)  # What woke it before is overwritten.

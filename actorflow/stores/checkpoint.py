@@ -26,6 +26,11 @@ from actorflow.stores.writer import begin_immediate, roll_back
 PAGES = 4_000
 """How many pages the WAL may hold before it is copied: 16 MiB, as reading through a long WAL is slow and so is copying it."""
 
+BATCHES = 128
+"""After how many batches that are synced it is copied, however short it is: a sync of a file that grows takes twice as long, as
+the file system must sync its own journal, too; and a WAL that was copied is written from its beginning, in place. Copying so
+little takes as long as a few commits."""
+
 WAL_BYTES = PAGES * 4_096
 _ROWS_MIN, _ROWS_MAX = 32, 200_000
 
@@ -39,15 +44,19 @@ class Checkpoints:
     fence: int
     remember: Callable[[int], None]  #: tells the sidecar a generation
     rows: int = 0
+    batches: int = 0
     rows_max: int = PAGES  #: learned: how many rows fill `PAGES` pages of the WAL
 
     def count(self, rows: int, wal_bytes: int) -> bool:
-        """Note that *rows* were written and that the WAL has *wal_bytes*; whether it should be copied now.
+        """Note that a batch of *rows* was written and that the WAL has *wal_bytes*; whether it should be copied now.
 
         SQLite does not tell how many pages the WAL holds, and its size is that of its fullest moment: so the
         pages are guessed from the rows, by what the last checkpoint said. A WAL twice as long as it should be is copied too.
         """
         self.rows += rows
+        self.batches += 1
+        if self.batches >= BATCHES and self.durability == "full":
+            return True
         return self.rows >= self.rows_max or (wal_bytes >= 2 * WAL_BYTES and self.rows >= _ROWS_MIN)
 
     def passive(self, db: sqlite3.Connection) -> None:
@@ -57,13 +66,13 @@ class Checkpoints:
         crashpoint("checkpoint.after")
         if pages > 0 and self.rows:
             self.rows_max = max(_ROWS_MIN, min(_ROWS_MAX, self.rows * PAGES // pages))
-        self.rows = 0
+        self.rows = self.batches = 0
         self.raise_generation(db)
 
     def truncate(self, db: sqlite3.Connection) -> None:
         """Copy all and empty the WAL, unless readers hold it."""
         db.execute("pragma wal_checkpoint(truncate)").fetchone()
-        self.rows = 0
+        self.rows = self.batches = 0
 
     def raise_generation(self, db: sqlite3.Connection) -> None:
         """Make the database file alone older than the sidecar."""

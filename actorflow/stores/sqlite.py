@@ -34,9 +34,8 @@ from actorflow.stores.bridge import Ask, Bridge, Home
 from actorflow.stores.checkpoint import WAL_BYTES, Checkpoints
 from actorflow.stores.filelock import FileLock
 from actorflow.stores.rows import light_run_of, run_of, unchecked_envelope_of, unchecked_event_of
-from actorflow.stores.statements import SQL
 from actorflow.stores.trouble import FAILURES, Trouble, as_store_error, kind_of, lost_sight, no_space
-from actorflow.stores.writer import Answers, Unknown, Writer, break_chains, find_message, find_run, is_large
+from actorflow.stores.writer import Answers, Progress, Unknown, Writer, break_chains, find_message, find_run, is_large, progress
 
 T = TypeVar("T")
 
@@ -60,6 +59,11 @@ class _Open:
     turn: anyio.Lock = field(factory=lambda: anyio.Lock(fast_acquire=True))  #: one batch, or reopening, at a time
     checkpoint_due: bool = False
     unknown: bool = False  #: a COMMIT raised and was not looked up yet
+
+    def settle(self, rows: int) -> None:
+        """Last look before a batch is acknowledged: what was written is where it will be looked for."""
+        wal_bytes = claim.check_in_place(self.files)
+        self.checkpoint_due |= self.checkpoints.count(rows, wal_bytes)
 
 
 class SqliteStore:
@@ -240,7 +244,7 @@ class SqliteStore:
         try:
             return await held.writer.call(write)
         except Unknown as unknown:
-            return await self._look_up(held, batch, unknown)
+            return await self._look_up(held, batch, fence, unknown)
 
     def _write(self, held: _Open, batch: Sequence[Commit], fence: int, db: sqlite3.Connection, *, without_large: bool) -> Answers:
         """On the writer's thread. What happens to the store is noted here, as the caller may be gone."""
@@ -248,9 +252,8 @@ class SqliteStore:
             why = "whether an earlier batch was written is unknown. Start again: what is in the file counts"
             self._broken = StoreBroken(f"{self._path}: {why}.")
         self._check_sound()
-        settle = partial(self._settle, held, len(batch))
+        writer = Writer(fence=fence, busy_s_max=self._busy_s_max, settle=held.settle)
         try:
-            writer = Writer(fence=fence, busy_s_max=self._busy_s_max, settle=settle)
             return writer.write(db, batch, without_large=without_large)
         except Unknown as unknown:
             held.unknown = True
@@ -262,18 +265,13 @@ class SqliteStore:
         except Exception as error:
             raise self._noted(as_store_error(error, self._path)) from error
 
-    def _settle(self, held: _Open, rows: int) -> None:
-        """Last look before a batch is acknowledged: what was written is where it will be looked for."""
-        wal_bytes = claim.check_in_place(held.files)
-        held.checkpoint_due |= held.checkpoints.count(rows, wal_bytes)
-
-    async def _look_up(self, held: _Open, batch: Sequence[Commit], unknown: Unknown) -> Answers | None:
+    async def _look_up(self, held: _Open, batch: Sequence[Commit], fence: int, unknown: Unknown) -> Answers | None:
         """COMMIT raised: only a fresh connection tells whether the batch is in. The readers stay connected meanwhile: they keep
         the WAL's index, in which a batch appears only after it was synced."""
         error = unknown.__cause__
         assert error is not None
         try:
-            applied = await self._reopen(held) >= unknown.commits
+            applied = await self._reopen(held, fence) != unknown.before
         except (*FAILURES, StoreError) as worse:
             raise self._noted(lost_sight(self._path)) from worse
         if kind_of(error) not in (Trouble.FULL, Trouble.BUSY, Trouble.CLOSED):
@@ -286,17 +284,17 @@ class SqliteStore:
         break_chains(batch, unknown.answers)
         return unknown.answers
 
-    async def _reopen(self, held: _Open) -> int:
+    async def _reopen(self, held: _Open, fence: int) -> Progress:
         await _shielded(held.writer.close)
         async with contextlib.AsyncExitStack() as undo:
             held.writer = await self._connect(undo, held.home, "rw")
             await held.writer.call(partial(schema.configure, path=self._path))
             await held.writer.call(self._tune)
-            _, _, commits, _ = await held.writer.call(lambda db: db.execute(SQL["read_store"]).fetchone())
-            await held.writer.call(lambda _: self._settle(held, 0))
+            come = await held.writer.call(partial(progress, fence=fence))
+            await held.writer.call(lambda _: held.settle(0))
             undo.pop_all()
         held.unknown = False
-        return int(commits)
+        return come
 
     # --- reading --------------------------------------------------------------------------------------------------------
 

@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-CHUNKS = (256, 32, 4, 1)
-"""How many rows one statement takes. Few sizes, so that each statement is found prepared; 256 rows of the widest table stay
-far below SQLite's limit of 32,766 parameters."""
+CHUNKS = (256, 32, 4, 2)
+"""How many rows one statement takes; one that is left is written alone. Few sizes, so that each statement is found prepared;
+256 rows of the widest table stay far below SQLite's limit of 32,766 parameters."""
 
 CACHED_STATEMENTS_MAX = 256
 """More than there are statements, counted with their sizes: none is ever prepared twice."""
 
 _NAME = re.compile(r"^-- name: (\w+)\n-- (.+)\n", re.MULTILINE)
+_JOINED = re.compile(
+    r"with new \((?P<columns>[\w, ]+)\) as\s+\(values \([?, ]+\)\)\n(?P<before>.+)\sfrom new(?P<after> where .+)", re.DOTALL
+)
+_COLUMN = re.compile(r"\bnew\.(\w+)")
 _GROUP = re.compile(r"\(\?(?:, \?)*\)")
 
 
@@ -50,15 +54,36 @@ class Bulk:
         head, tail = _GROUP.split(SQL[name])
         group = _GROUP.findall(SQL[name])[0]
         self.width: int = group.count("?")
-        self._sized = [(size, size * self.width, head + ",".join([group] * size) + tail) for size in CHUNKS]
+        self._sized = [(size * self.width, head + ",".join([group] * size) + tail) for size in CHUNKS]
+        self.one, self._order = alone(SQL[name])
 
     def run(self, db: sqlite3.Connection, values: Sequence[Any]) -> None:
         """Run it for all rows, whose values follow each other in one flat sequence."""
         start, end = 0, len(values)
-        for _, taken, sql in self._sized:
-            while end - start >= taken:
-                db.execute(sql, values[start : start + taken])
-                start += taken
+        if end > self.width:
+            for taken, sql in self._sized:
+                while end - start >= taken:
+                    db.execute(sql, values[start : start + taken])
+                    start += taken
+        if start < end:
+            row = values[start:] if start else values
+            db.execute(self.one, row if self._order is None else [row[at] for at in self._order])
+
+
+def alone(sql: str) -> tuple[str, Sequence[int] | None]:
+    r"""The statement for one row, and in which order it takes the row's values, if that is another one.
+
+    A join with a table of one row takes twice as long as what it does: so the values stand where they are used.
+
+    >>> alone("with new (id, at) as (values (?, ?))\nupdate run set at = new.at from new where id = new.id")
+    ('update run set at = ? where id = ?', [1, 0])
+    """
+    joined = _JOINED.fullmatch(sql)
+    if joined is None:
+        return sql, None
+    columns = joined["columns"].split(", ")
+    text = joined["before"] + joined["after"]
+    return _COLUMN.sub("?", text), [columns.index(name) for name in _COLUMN.findall(text)]
 
 
 INSERT_RUN = Bulk("insert_run")

@@ -1,10 +1,15 @@
 -- Every statement that the SQLite store runs, but for pragmas and the schema (migrations/).
 -- A statement begins at "-- name: " and its second line says what it is for. Where a statement has one group of question
--- marks, it may be run for many rows at once: the group is repeated (`Bulk`).
+-- marks, it may be run for many rows at once: the group is repeated (`Bulk`). Where that group is the table `new`, one row
+-- alone is written without it: its values stand where its columns are named.
+
+-- name: read_progress
+-- First of every batch: how far the store has come, or no row if another holder has it.
+select commits, (select sum(seq) from sqlite_sequence) from store where one = 1 and fence = :fence
 
 -- name: count_commit
--- First of every batch: raises the commit counter, or touches no row if another holder has the store.
-update store set commits = commits + 1 where one = 1 and fence = :fence returning commits
+-- Last of a batch: raises the commit counter, if no number was given to a new row since these were.
+update store set commits = commits + 1 where one = 1 and (select sum(seq) from sqlite_sequence) is :numbers
 
 -- name: read_store
 -- What this store is and how far it has come.
@@ -100,7 +105,7 @@ delete from message where id in (values (?)) and key is null and reply_to is nul
 with new (id, answer, crc) as (values (?, ?, ?))
 update message set state = 'done', answer = coalesce(new.answer, message.answer),
                    answer_crc = coalesce(new.crc, message.answer_crc)
-from new where message.id = new.id
+from new where message.id = new.id and (message.key is not null or message.reply_to is not null)
 
 -- name: set_letters
 -- Messages given up and dead letters revived, with the answer of one that was pending and of one that was dead.

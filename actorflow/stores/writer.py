@@ -15,8 +15,6 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from itertools import chain
-from typing import Any
 
 from attrs import field, frozen
 
@@ -24,10 +22,11 @@ from actorflow.crashpoints import crashpoint
 from actorflow.errors import FenceLost, Undecodable
 from actorflow.records import Address, Chain, Commit, Duplicate, Envelope, Refusal, Rejected, Run, Taken, Write
 from actorflow.stores import statements
-from actorflow.stores.changes import Changes, Rows, changes_of, checksum, rows_of
+from actorflow.stores.changes import Rows, changes_of, rows_of
 from actorflow.stores.rows import envelope_of, run_of
 from actorflow.stores.statements import SQL
 from actorflow.stores.trouble import Trouble, kind_of
+from actorflow.stores.updates import apply, bury
 from actorflow.value import Value
 
 LARGE_BYTES = 131_072
@@ -38,13 +37,17 @@ Answers = list[Refusal | None]
 _NO_SPACE = Rejected("it is too large for the space that is left on the disk")
 
 
-class Unknown(Exception):
-    """COMMIT raised: the batch may be in or not. `commits` is what the store's counter says if it is."""
+Progress = tuple[int, int | None]
+"""How far a store has come: its commit counter, and the sum of the highest numbers given to rows. Every batch raises one."""
 
-    def __init__(self, commits: int, answers: Answers) -> None:
-        self.commits: int = commits
+
+class Unknown(Exception):
+    """COMMIT raised: the batch may be in or not. It is if the store has come further than *before*."""
+
+    def __init__(self, before: Progress, answers: Answers) -> None:
+        self.before: Progress = before
         self.answers: Answers = answers
-        super().__init__(commits)
+        super().__init__(before)
 
 
 class _Refused(Exception):
@@ -61,7 +64,7 @@ class Writer(Value):
 
     fence: int
     busy_s_max: float  #: how long another program's write lock is waited for, all in all
-    settle: Callable[[], None] = field(repr=False)  #: last look before a batch is acknowledged; may raise
+    settle: Callable[[int], None] = field(repr=False)  #: last look before a batch of so many is acknowledged; may raise
 
     def write(self, db: sqlite3.Connection, batch: Sequence[Commit], *, without_large: bool = False) -> Answers:
         """Make a batch durable. Raises what SQLite raises, `FenceLost`, or `Unknown`; but for the last nothing was written.
@@ -80,7 +83,7 @@ class Writer(Value):
             roll_back(db)
             raise
         break_chains(batch, answers)
-        self.settle()
+        self.settle(len(batch))
         return answers
 
     def _write(self, db: sqlite3.Connection, batch: Sequence[Commit]) -> Answers:
@@ -99,27 +102,27 @@ class Writer(Value):
 
     def _at_once(self, db: sqlite3.Connection, commits: Sequence[Commit], answers: Answers) -> None:
         rows = rows_of(commits)
-        number = self._begin(db)
+        before = self._begin(db)
         _insert(db, rows)
         crashpoint("commit.rows")
         _change(db, rows.others)
-        self._commit(db, number, answers)
+        self._commit(db, before, answers, numbered=bool(rows.entries))
 
-    def _begin(self, db: sqlite3.Connection) -> int:
-        """Begin, and raise the commit counter: its number will tell this batch from all others."""
+    def _begin(self, db: sqlite3.Connection) -> Progress:
         begin_immediate(db, busy_s_max=self.busy_s_max)
-        row = db.execute(SQL["count_commit"], {"fence": self.fence}).fetchall()
-        if not row:
-            raise FenceLost(self.fence)
-        return int(row[0][0])
+        return progress(db, self.fence)
 
-    def _commit(self, db: sqlite3.Connection, number: int, answers: Answers) -> None:
+    def _commit(self, db: sqlite3.Connection, before: Progress, answers: Answers, *, numbered: bool) -> None:
+        """Commit a batch that can be told from its absence: by the number of a new row, as SQLite notes that on a page that is
+        then written anyway (entries always get one: *numbered*); else by the counter, which is a page more."""
+        if not numbered:
+            db.execute(SQL["count_commit"], {"numbers": before[1]})
         try:
             crashpoint("commit.before")
             db.execute("commit")
             crashpoint("commit.after")
         except BaseException as error:
-            raise Unknown(number, answers) from error
+            raise Unknown(before, answers) from error
 
     # --- the careful way ---------------------------------------------------------------------------------------------
 
@@ -137,7 +140,7 @@ class Writer(Value):
                 at_fault[refused.index] = _rejected(error)
 
     def _try_without(self, db: sqlite3.Connection, batch: Sequence[Commit], at_fault: dict[int, Rejected]) -> Answers:
-        number = self._begin(db)
+        before = self._begin(db)
         answers: Answers = []
         broken: set[Chain] = set()
         for index, commit in enumerate(batch):
@@ -150,7 +153,7 @@ class Writer(Value):
                 broken.add(commit.chain)
             answers.append(answer)
         _change_each(db, [(index, commit) for index, commit in enumerate(batch) if answers[index] is None])
-        self._commit(db, number, answers)
+        self._commit(db, before, answers, numbered=False)
         return answers
 
     def _only_too_large(self, db: sqlite3.Connection, commit: Commit) -> bool:
@@ -164,6 +167,18 @@ class Writer(Value):
             roll_back(db)
             return False
         return True
+
+
+def progress(db: sqlite3.Connection, fence: int) -> Progress:
+    """How far the store has come.
+
+    Raises:
+        FenceLost: Another holder has it.
+    """
+    rows: list[Progress] = db.execute(SQL["read_progress"], {"fence": fence}).fetchall()
+    if not rows:
+        raise FenceLost(fence)
+    return rows[0]
 
 
 def begin_immediate(db: sqlite3.Connection, *, busy_s_max: float) -> None:
@@ -200,9 +215,12 @@ def break_chains(batch: Sequence[Commit], answers: Answers) -> None:
 
 
 def _insert(db: sqlite3.Connection, rows: Rows) -> None:
-    statements.INSERT_RUN.run(db, rows.runs)
-    statements.INSERT_ENTRY.run(db, rows.entries)
-    statements.INSERT_MESSAGE.run(db, rows.messages)
+    if rows.runs:
+        statements.INSERT_RUN.run(db, rows.runs)
+    if rows.entries:
+        statements.INSERT_ENTRY.run(db, rows.entries)
+    if rows.messages:
+        statements.INSERT_MESSAGE.run(db, rows.messages)
 
 
 def _insert_one(db: sqlite3.Connection, index: int, commit: Commit) -> Refusal | None:
@@ -299,25 +317,8 @@ def _change(db: sqlite3.Connection, writes: Sequence[Write]) -> None:
         return
     steps, buried = changes_of(writes)
     for changes in steps:
-        _apply(db, changes)
-    _bury(db, buried)
-
-
-def _set_ends(db: sqlite3.Connection, changes: Changes) -> None:
-    with_state: list[Any] = []
-    alone: list[Any] = []
-    for run, end in changes.ends.items():
-        state = changes.states.pop(run, None)  # Written here, with the end.
-        if state is None:
-            flat = alone
-            flat += end
-        else:
-            flat = with_state
-            flat += state
-            flat += end[1:]
-        flat += (checksum(end.outcome), checksum(end.report))
-    statements.SET_STATE_AND_END.run(db, with_state)
-    statements.SET_END.run(db, alone)
+        apply(db, changes)
+    bury(db, buried)
 
 
 def _change_each(db: sqlite3.Connection, commits: Sequence[tuple[int, Commit]]) -> None:
@@ -328,64 +329,9 @@ def _change_each(db: sqlite3.Connection, commits: Sequence[tuple[int, Commit]]) 
             steps, ended = changes_of(rows_of([commit]).others)
             buried += ended
             for changes in steps:
-                _apply(db, changes)
+                apply(db, changes)
         except (sqlite3.Error, ValueError, OverflowError, TypeError) as error:
             if kind_of(error) in (Trouble.DATA, Trouble.FULL):
                 raise _Refused(index) from error
             raise
-    _bury(db, list(dict.fromkeys(buried)))
-
-
-def _apply(db: sqlite3.Connection, changes: Changes) -> None:
-    if changes.ends:
-        _set_ends(db, changes)
-    if changes.states:
-        statements.SET_STATE.run(db, list(chain.from_iterable(changes.states.values())))
-    if changes.wakes:
-        statements.WAKE.run(db, [value for row in changes.wakes.items() for value in row])
-    if changes.views:
-        statements.SET_VIEW.run(db, [value for run, view in changes.views.items() for value in (run, view, checksum(view))])
-    if changes.rounds:
-        rounds = changes.rounds.values()
-        statements.SET_ROUND.run(db, [value for row in rounds for value in (*row, checksum(row.fields))])
-    if changes.cursors:
-        _set_cursors(db, changes)
-    if changes.aside:
-        statements.SET_ASIDE.run(db, [value for row in changes.aside.items() for value in row])
-    if changes.letters:
-        _set_letters(db, changes)
-    if changes.consumed:
-        statements.DROP_CONSUMED.run(db, list(changes.consumed))
-        kept = changes.consumed.items()
-        statements.KEEP_CONSUMED.run(db, [value for id, answer in kept for value in (id, answer, checksum(answer))])
-    if changes.expired:
-        statements.EXPIRE.run(db, [value for row in changes.expired.items() for value in row])
-    if changes.pruned is not None:
-        _prune(db, changes.pruned)
-
-
-def _set_letters(db: sqlite3.Connection, changes: Changes) -> None:
-    rows = (
-        (id, state, kept, answer, checksum(answer), dead_kept, dead_answer, checksum(dead_answer), line, dead_line)
-        for id, (state, kept, answer, dead_kept, dead_answer, line, dead_line) in changes.letters.items()
-    )
-    statements.SET_LETTERS.run(db, [value for row in rows for value in row])
-
-
-def _set_cursors(db: sqlite3.Connection, changes: Changes) -> None:
-    kept = [(*key, state, checksum(state)) for key, state in changes.cursors.items() if state is not None]
-    statements.SET_CURSOR.run(db, [value for row in kept for value in row])
-    gone = [key for key, state in changes.cursors.items() if state is None]
-    statements.DROP_CURSOR.run(db, [value for key in gone for value in key])
-
-
-def _bury(db: sqlite3.Connection, runs: Sequence[int]) -> None:
-    if runs:
-        statements.DROP_PENDING_SYSTEM.run(db, runs)
-        statements.BURY.run(db, runs)
-
-
-def _prune(db: sqlite3.Connection, run: int) -> None:
-    if db.execute(SQL["tombstone"], {"run": run}).rowcount:
-        for name in ("prune_entries", "prune_set_aside", "prune_messages", "prune_cursors"):
-            db.execute(SQL[name], {"run": run})
+    bury(db, list(dict.fromkeys(buried)))

@@ -8,7 +8,7 @@ create table store (
     one         integer primary key check (one = 1),
     store_id    text    not null,
     fence       integer not null,  -- raised by every holder; a commit names the fence it was opened with
-    commits     integer not null,  -- raised by every batch: tells, after an error out of COMMIT, whether the batch is in
+    commits     integer not null,  -- raised by a batch that numbers no row: tells, after an error out of COMMIT, whether it is in
     generation  integer not null,  -- raised by every holder and checkpoint; the sidecar has it too (an older copy is noticed)
     created_at  real    not null
 );
