@@ -58,6 +58,7 @@ class Address(Generic[A_co]):
     def __init__(self, actor: type[A_co], key: str, operations: Operations | None = None, nearby: Nearby | None = None) -> None:
         self._actor = actor
         self.key: str = checked_key(key)
+        self._at = records.Address(self.kind, key)
         self._operations = operations
         self._nearby = nearby
 
@@ -78,10 +79,6 @@ class Address(Generic[A_co]):
         options: dict[str, Any] = getattr(self._actor, "__options__")  # noqa: B009
         durable: bool = options["durable"]
         return durable
-
-    @property
-    def _at(self) -> records.Address:
-        return records.Address(self.kind, self.key)
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.key}"
@@ -154,8 +151,8 @@ class Address(Generic[A_co]):
         """Put a message into the mailbox and wait for its reply, which is durable when it is seen.
 
         With a key the message is durable before it is handled: it will be, also if the process dies over it, and asking again
-        gets its first answer. Without one nobody could ask for that answer, so an actor that is free accepts the message in
-        the commit of its reply: one instead of two.
+        gets its first answer. Without one nobody could ask for that answer, so an actor that is free, or a run that waits for
+        such a message, accepts it in the commit of its reply: one instead of two.
 
         Raises:
             BadDefinition: The message says nothing of a reply.

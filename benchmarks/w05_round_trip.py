@@ -1,7 +1,7 @@
 """W5: one client asks a waiting run 300 questions, one after the other: what a message there and its answer back cost.
 
-The ceiling is one commit: a row, written and synced by the same driver. A question is durable before the run sees it, and the
-answer before the client sees it, so two commits are the least that a round trip can cost.
+The ceiling is one commit: a row, written and synced by the same driver. It is the least that a round trip can cost: that the
+question was taken, and its answer, are durable before the client sees the answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Asks that take one commit: what an actor that is free is asked is accepted, handled and answered together."""
+"""Asks that take one commit: what a free actor or a waiting run is asked is accepted, taken and answered together."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from actorflow import (
     Fatal,
     HandlerFailed,
     Limits,
+    MailboxFull,
     Message,
+    RunEnded,
     Runtime,
     StoreError,
     StoreUnavailable,
+    Workflow,
     handler,
     step,
 )
@@ -510,10 +513,367 @@ def test_nothing_is_kept_of_messages_that_were_answered(backend: Backend) -> Non
                 await counter.ask(Add(1, seq=1))
             await counter.ask(Slow(1), within="1m")
             assert opened._running().by_address[counter.address].mailbox.reserved == 0
-            direct = opened._running().direct
-            assert [len(kept) for kept in (opened._running().replies, direct._taken, direct._unwritten, direct._ready)] == [0] * 4
+            assert nothing_is_kept(opened)
 
     virtual(backend, scenario)
+
+
+class Lossy(Actor, mailbox=2, overflow="drop_oldest"):
+    total: int = 0
+
+    @handler
+    async def add(self, m: Add) -> int:
+        self.total += m.n
+        return self.total
+
+
+@both
+@pytest.mark.parametrize("refused", [False, True])
+def test_one_that_is_dropped_before_it_was_accepted_is_a_dead_letter_like_any_other(backend: Backend, refused: bool) -> None:
+    async def scenario() -> None:
+        store = Watched(MemoryStore(), [Fault(4, "delay", 5.0)])
+        async with runtime(Lossy, store=store) as opened:
+            lossy = opened.at(Lossy, "l")
+            told: dict[int, object] = {}
+
+            async def client(n: int) -> None:
+                try:
+                    told[n] = await lossy.ask(Add(n), within="1m")
+                except Exception as error:
+                    told[n] = type(error)
+
+            await lossy.ask(Add(0))
+            async with anyio.create_task_group() as group:
+                for n in (1, 10, 100, 1_000):  # The first is being written when the others come; there is room for two.
+                    group.start_soon(client, n)
+                    await anyio.sleep(0.1)
+                store.refuses = refused
+            if refused:  # What was to be dropped for the last one is not.
+                assert set(told) == {1, 10, 100, 1_000}
+            else:
+                assert told == {1: 1, 10: MailboxFull, 100: 101, 1_000: 1_101}
+                assert await letters(opened) == ["Add"]
+            assert nothing_is_kept(opened)
+            assert not opened._running().cast.dropping
+
+    virtual(backend, scenario)
+
+
+# --- runs that wait ----------------------------------------------------------------------------------------------------
+
+
+class Enough(Message[None]): ...
+
+
+class Odd(Message[int]):
+    n: int
+
+
+class Desk(Workflow[int]):
+    """Adds up what it is asked to, until it is told that it is enough."""
+
+    async def run(self) -> int:
+        total = 0
+        while True:
+            match await self.receive(Add, Slow, Odd, Enough, where=lambda m: not isinstance(m, Odd) or 10 // m.n > 0):
+                case Add() as asked:
+                    total += asked.n
+                    self.reply(asked, total)
+                case Slow() as asked:
+                    total += await worked(asked.n)
+                    self.reply(asked, total)
+                case Odd() as asked:
+                    self.reply(asked, (await self.receive(Odd, where=lambda m: m.n == asked.n)).n)
+                case _:
+                    return total
+
+
+async def desk(opened: Runtime, key: str = "d") -> Any:
+    """One that waits to be asked."""
+    run = await opened.start(Desk(), key=key)
+    await anyio.sleep(0.01)
+    return run
+
+
+async def shown(run: Any) -> list[tuple[str, str, str | None]]:
+    return [(event.kind, event.call, event.outcome) for event in await run.history()]
+
+
+@both
+def test_a_run_that_waits_takes_and_answers_in_one_commit_without_a_row_of_the_message(backend: Backend) -> None:
+    async def scenario() -> None:
+        store = Watched(MemoryStore())
+        async with runtime(Desk, store=store) as opened:
+            run = await desk(opened)
+            store.forget()
+
+            assert [await run.ask(Add(5)), await run.ask(Add(2))] == [5, 7]
+
+            assert store.kinds() == ["receive", "reply"] * 2
+            assert len(store.written) == 2
+
+    virtual(backend, scenario)
+
+
+@both
+def test_its_history_is_as_if_the_messages_had_been_accepted_first(backend: Backend) -> None:
+    async def scenario() -> None:
+        async with runtime(Desk) as opened:
+            direct, usual = await desk(opened, "direct"), await desk(opened, "usual")
+            for number, ask in enumerate([Add(1), Slow(2), Add(3)]):
+                assert await direct.ask(ask, within="1m") == await usual.ask(ask, within="1m", key=f"k{number}")
+            for run in (direct, usual):
+                await run.tell(Enough())
+                assert await run.result() == 6
+            assert await shown(direct) == await shown(usual)
+
+    virtual(backend, scenario)
+
+
+@both
+def test_what_a_run_is_asked_while_a_batch_is_written_it_answers_together(backend: Backend) -> None:
+    async def scenario() -> None:
+        store = Watched(MemoryStore())
+        async with runtime(Desk, store=store) as opened:
+            run = await desk(opened)
+            answers: list[int] = []
+
+            async def client() -> None:
+                answers.append(await run.ask(Add(1)))
+                answers.append(await run.ask(Add(1)))
+
+            store.forget()
+            async with anyio.create_task_group() as group:
+                for _ in range(20):
+                    group.start_soon(client)
+
+            assert sorted(answers) == list(range(1, 41))
+            assert [store.kinds().count(kind) for kind in ("receive", "reply", "Envelope")] == [40, 40, 0]
+            assert len(store.written) < 10
+
+    virtual(backend, scenario)
+
+
+@both
+def test_what_a_run_answers_later_is_accepted_when_it_is_taken(backend: Backend) -> None:
+    """Its number is given to no other message: the answer goes to nobody else, in whichever process."""
+    memory = MemoryStore()
+
+    async def first(opened: Runtime) -> None:
+        run = await desk(opened)
+        assert await run.ask(Add(1)) == 1
+        with pytest.raises(AskTimeout):
+            await run.ask(Slow(7), within="2s")
+        await anyio.sleep_forever()
+
+    async def second(opened: Runtime) -> list[int]:
+        run = opened.at(Desk, "d")
+        answers: list[int] = []
+
+        async def client(n: int) -> None:
+            answers.append(await run.ask(Add(n), within="1m"))
+
+        async with anyio.create_task_group() as group:
+            for n in (100, 1_000):
+                group.start_soon(client, n)
+        return answers
+
+    async def scenario() -> None:
+        await life(memory, Desk, script=first, cut_s=5)
+        assert max(await life(memory, Desk, script=second)) == 1108
+        assert did == [("worked", 7), ("worked", 7)]
+
+    virtual(backend, scenario)
+
+
+@both
+def test_what_a_run_does_not_take_is_accepted_the_usual_way_and_waits(backend: Backend) -> None:
+    async def scenario() -> None:
+        store = Watched(MemoryStore())
+        async with runtime(Desk, store=store) as opened:
+            run = await desk(opened)
+            answers: list[int] = []
+
+            async def client(n: int) -> None:
+                answers.append(await run.ask(Odd(n), within="1m"))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(client, 1)
+                await anyio.sleep(1)  # From here on it wants another one like that, and nothing else.
+                store.forget()
+                group.start_soon(client, 2)
+                await anyio.sleep(1)
+                assert store.kinds() == ["Envelope", "Wake"]
+                with pytest.raises(AskTimeout):
+                    await run.ask(Add(1), within="1s")
+                store.forget()
+                await run.tell(Odd(1))
+                await anyio.sleep(1)
+                assert answers == [1]
+                group.cancel_scope.cancel()
+            # The second of them was taken then; what timed out waits.
+            rows: dict[int, Envelope] = store.store._data.messages  # type: ignore[attr-defined]
+            assert [row.type.rpartition(":")[2] for row in rows.values() if row.state == "pending"] == ["Add"]
+
+    virtual(backend, scenario)
+
+
+@both
+def test_what_was_sent_before_is_taken_before(backend: Backend) -> None:
+    """P5: a tell that is on its way, and an ask that would be quicker."""
+
+    async def scenario() -> None:
+        async with runtime(Desk, store=FaultStore(MemoryStore(), [Fault(3, "delay", 5.0)])) as opened:
+            run = await desk(opened)
+            async with anyio.create_task_group() as group:
+                group.start_soon(run.tell, Add(10))
+                await anyio.sleep(1)
+                assert await run.ask(Add(1), within="1m") == 11
+
+    virtual(backend, scenario)
+
+
+@both
+def test_a_message_that_a_run_cannot_judge_pauses_it_and_is_not_kept(backend: Backend) -> None:
+    """Its asker sees the report; the next one is taken as if nothing had been."""
+
+    async def scenario() -> None:
+        async with runtime(Desk) as opened:
+            run = await desk(opened)
+            with pytest.raises(ActorPaused, match="ZeroDivisionError"):
+                await run.ask(Odd(0), within="1m")
+            await run.resume()
+            assert await run.ask(Add(3)) == 3
+
+    virtual(backend, scenario)
+
+
+@both
+def test_who_asks_a_run_that_ends_over_it_is_told_so(backend: Backend) -> None:
+    async def scenario() -> None:
+        async with runtime(Desk, store=FaultStore(MemoryStore(), [Fault(3, "delay", 5.0)])) as opened:
+            run = await desk(opened)
+            told: dict[Message[Any], object] = {}
+
+            async def client(ask: Message[Any]) -> None:
+                try:
+                    told[ask] = await run.ask(ask, within="1m")
+                except RunEnded as error:
+                    told[ask] = type(error)
+
+            async with anyio.create_task_group() as group:
+                for ask in (Add(1), Enough(), Add(2), Add(3)):  # The first is being written while the others come.
+                    group.start_soon(client, ask)
+                    await anyio.sleep(0.1)
+            assert told == {Add(1): 1, Enough(): None, Add(2): RunEnded, Add(3): RunEnded}
+            assert await run.result() == 1
+            assert nothing_is_kept(opened)
+
+    virtual(backend, scenario)
+
+
+@both
+def test_a_run_whose_commit_is_refused_is_asked_again(backend: Backend) -> None:
+    async def scenario() -> None:
+        store = Watched(MemoryStore())
+        async with runtime(Desk, store=store) as opened:
+            run = await desk(opened)
+            for ask, answer in ((Add(5), 5), (Slow(7), 12)):
+                store.refuses = True
+                assert await run.ask(ask, within="1m") == answer
+            assert await run.ask(Add(0)) == 12
+            assert nothing_is_kept(opened)
+
+    virtual(backend, scenario)
+
+
+@both
+def test_a_message_that_was_taken_is_not_asked_again_when_its_answer_is_refused(backend: Backend) -> None:
+    async def scenario() -> None:
+        store = Watched(MemoryStore())
+        async with runtime(Desk, store=store) as opened:
+            run = await desk(opened)
+            answers: list[int] = []
+
+            async def client() -> None:
+                answers.append(await run.ask(Slow(7), within="1m"))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(client)
+                await anyio.sleep(9.9)
+                store.refuses = True
+            assert answers == [7]
+            assert [kind for kind, *_ in await shown(run)].count("receive") == 1
+            assert await run.ask(Add(0)) == 7
+
+    virtual(backend, scenario)
+
+
+@both
+def test_while_a_run_is_paused_or_left_who_asks_it_is_told_so(backend: Backend) -> None:
+    async def scenario() -> None:
+        told: list[str] = []
+
+        async def ask(run: Any) -> None:
+            try:
+                await run.ask(Add(1), within="1m")
+            except Exception as error:
+                told.append(type(error).__name__)
+
+        async with runtime(Desk) as opened:
+            run = await desk(opened)
+            async with anyio.create_task_group() as group:
+                group.start_soon(run.pause)
+                for _ in range(3):
+                    group.start_soon(ask, run)
+            assert told == ["ActorPaused"] * 3
+            await run.resume()
+            assert await run.ask(Add(0)) == 0
+            async with anyio.create_task_group() as group:
+                group.start_soon(run.cancel)
+                for _ in range(3):
+                    group.start_soon(ask, run)
+            assert set(told[3:]) <= {"RunEnding", "RunEnded"}
+            assert len(told) == 6
+            assert nothing_is_kept(opened)
+
+    virtual(backend, scenario)
+
+
+@both
+def test_an_ask_that_is_given_up_leaves_nothing_behind(backend: Backend) -> None:
+    async def scenario() -> None:
+        async with runtime(Desk) as opened:
+            run = await desk(opened)
+            with anyio.move_on_after(1):
+                await run.ask(Slow(7), within="1m")
+            async with anyio.create_task_group() as group:
+                group.start_soon(run.ask, Add(1))
+                group.cancel_scope.cancel()
+            await anyio.sleep(60)
+            assert await run.ask(Add(0)) in (7, 8)
+            assert nothing_is_kept(opened)
+
+    virtual(backend, scenario)
+
+
+@both
+def test_a_run_that_leaves_memory_is_asked_the_usual_way(backend: Backend) -> None:
+    async def scenario() -> None:
+        async with runtime(Desk, limits=Limits(resident_max=1, passivate_after_s=0.5)) as opened:
+            runs = [await desk(opened, f"d{n}") for n in range(4)]
+            for n in range(12):
+                assert await runs[n % 4].ask(Add(1)) == n // 4 + 1
+            await anyio.sleep(5)
+            assert await runs[0].ask(Add(1)) == 4
+            assert nothing_is_kept(opened)
+
+    virtual(backend, scenario)
+
+
+def nothing_is_kept(opened: Runtime) -> bool:
+    host = opened._running()
+    return [len(kept) for kept in (host.replies, host.direct._taken, host.direct._unwritten, host.direct._ready)] == [0] * 4
 
 
 # --- crashes -----------------------------------------------------------------------------------------------------------
@@ -546,3 +906,45 @@ def test_over_any_crash_what_was_answered_counts_once(backend: Backend) -> None:
         return await working.ask(Add(0, seq=99), within="1h") in (1_111_110, -1)
 
     assert enumerate_crashes(Scenario(name="direct", actors=[Working], script=script), backend, seed=3) > 0
+
+
+class Counting(Workflow[int]):
+    """Each number once, whoever repeats it; every third takes a step. The last one ends it."""
+
+    async def run(self) -> int:
+        total, had = 0, list[int]()
+        while True:
+            asked = await self.receive(Add)
+            if asked.seq == LAST:
+                self.reply(asked, total)
+                return total
+            if asked.seq in had:
+                self.reply(asked, -1)
+                continue
+            had.append(asked.seq)
+            total += asked.n if asked.seq % 3 else await work(asked.n)
+            self.reply(asked, total)
+
+
+LAST = 99
+
+
+@both
+def test_over_any_crash_what_a_run_has_answered_counts_once(backend: Backend) -> None:
+    """P1, P3, P4: the journal of a run that was asked without keys replays, wherever its process died."""
+
+    async def script(opened: Runtime, world: World) -> Any:
+        run = await opened.start(Counting(), key="c")
+
+        async def ask(seq: int) -> None:
+            with suppress(RunEnded):  # In an earlier life.
+                await run.ask(Add(0 if seq == LAST else 10**seq, seq), within="1h")
+
+        for first in (1, 4):
+            async with anyio.create_task_group() as group:
+                for seq in range(first, first + 3):
+                    group.start_soon(ask, seq)
+        await ask(LAST)
+        return await run.result()
+
+    assert enumerate_crashes(Scenario(name="direct", actors=[Counting], script=script), backend, seed=3) > 0

@@ -99,9 +99,9 @@ class Service(RuleBasedStateMachine):
 
         self.run(started())
 
-    @rule(dice=st.randoms(use_true_random=False))
-    def launch(self, dice: Random) -> None:
-        self.begin_act(lambda key: Launch(key, random_program(dice)))
+    @rule(dice=st.randoms(use_true_random=False), asks=st.booleans())
+    def launch(self, dice: Random, asks: bool) -> None:
+        self.begin_act(lambda key: Launch(key, random_program(dice), asks))
 
     @rule(account=accounts, n=st.integers(1, 9), ask=st.booleans(), keyed=st.booleans())
     def deposit(self, account: str, n: int, ask: bool, keyed: bool) -> None:

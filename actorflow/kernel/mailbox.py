@@ -107,10 +107,12 @@ class Mailbox:
 
     def oldest_ahead(self, *, now: float) -> Envelope | None:
         """The oldest message of the system, which goes ahead of all others, that may be seen at *now*."""
-        return _oldest(self.unbound, _goes_ahead, now)
+        return _oldest(self.unbound, _goes_ahead, now) if self.unbound else None
 
     def next_due(self, *, now: float) -> float | None:
         """When the next delayed message may be seen."""
+        if not self.waiting:
+            return None
         return min((e.due_at for e in self.waiting.values() if e.due_at is not None and e.due_at > now), default=None)
 
 

@@ -124,6 +124,7 @@ class Activation(Delivery):
             call.kill()
         self.calls.clear()
         self.mailbox.free()
+        self.host.direct.untaken(self)
         if self.proven is not None:
             self.proven.set()
         if self.deadline is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actorflow.kernel.requests import Asked, Closing
-from actorflow.message import decode_message, reply_type, resolve
+from actorflow.message import Message, decode_message, reply_type, resolve
 from actorflow.records import Consume, Entry, Envelope, Event, Write
 from actorflow.runtime.attempts import Attempt
 from actorflow.runtime.calls import Call, Sleeping, Stopper, Waiting
@@ -87,6 +87,9 @@ class Receiving(Waiting):
             return self.entry(outcome=None), []
         return answer
 
+    def takes(self, of: type[Message[Any]]) -> bool:
+        return issubclass(of, self.request.types)
+
     def offer(self, envelope: Envelope) -> tuple[Entry, list[Write]] | None:
         if envelope.type.startswith("~"):
             return None
@@ -96,7 +99,7 @@ class Receiving(Waiting):
         where = self.request.where
         if where is not None and not where(decode_message(envelope.type, envelope.body)):
             return None
-        entry = self.entry(outcome=envelope.body, ref=envelope.type)._replace(input=_taken(envelope))
+        entry = self.entry(input=_taken(envelope), outcome=envelope.body, ref=envelope.type)
         if reply_type(of) in (None, type(None)):
             return entry, [Consume(envelope.id, b"null"), *self.activation.host.reply(envelope, b"null")]
         self.activation.unanswered[envelope.id] = envelope._replace(state="done")

@@ -14,6 +14,7 @@ import anyio
 from actorflow.errors import StoreError
 from actorflow.failures import encode_failure
 from actorflow.kernel.requests import Asked
+from actorflow.message import Message
 from actorflow.records import Entry, EntryStatus, Envelope, Write, made
 from actorflow.verbs import Sleep
 
@@ -59,6 +60,10 @@ class Call:
 
     def begin(self) -> None:
         """Perform it, or wait: all that led to it is durable."""
+
+    def takes(self, of: type[Message[Any]]) -> bool:
+        """True if a message of that class may answer it."""
+        return False
 
     def offer(self, envelope: Envelope) -> tuple[Entry, list[Write]] | None:
         """Its entry, if this message answers it."""
@@ -108,17 +113,17 @@ class Call:
         attempt: int = 0,
         kind: str | None = None,
         due_at: float | None = None,
+        input: bytes | None = None,
         outcome: bytes | None = None,
         ref: str | None = None,
     ) -> Entry:
-        """An entry of this call."""
+        """An entry of this call; of one that is not of its own *kind* the input is left out."""
         activation, run = self.activation, self.activation.run.id
         branch, name, n = self.asked.identity
-        input_ = None
         if kind is None:
-            kind, input_ = self.asked.request.kind, self.input
+            kind, input = self.asked.request.kind, self.input if input is None else input
         at = activation.host.clock.wall()
-        row = (run, activation.round, kind, branch, name, n, status, attempt, at, due_at, input_, outcome, ref)
+        row = (run, activation.round, kind, branch, name, n, status, attempt, at, due_at, input, outcome, ref)
         return made(Entry, row)
 
     def failed(self, error: BaseException, *, status: EntryStatus = "failed") -> Entry:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from actorflow.kernel.mailbox import Mailbox
 from actorflow.kernel.requests import Asked
 from actorflow.kernel.turn import Turn
+from actorflow.message import resolve
 from actorflow.records import Entry, Envelope, Run, Write
 from actorflow.runtime.calls import Call, Unreadable
 from actorflow.runtime.commits import Commits
@@ -46,6 +47,13 @@ class Delivery(Commits):
         if (call := self.calls.pop(asked, None)) is not None:
             call.forget()
         return self.turn.wants(asked)
+
+    def takes(self, type_: str) -> bool:
+        """True if a message of that type is taken as soon as it is there, and what led to this is durable."""
+        if self.stopping is not None or self.mailbox.reserved:  # What is on its way there was sent before.
+            return False
+        of = resolve(type_)
+        return any(call.takes(of) for call in self.calls.values())
 
     def unawait(self, call: Call) -> None:
         """That call awaits nothing any more."""

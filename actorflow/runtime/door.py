@@ -65,8 +65,8 @@ class Door:
             self._asked += 1
             # The fence tells this holder of the store from all others.
             key, until = f"~ask/{host.lease.fence}/{self._asked}", host.clock.monotonic() + within_s
-            if handler is not None and not handler.readonly:
-                answered = await self._directly(to, type_, body, key, within_s)
+            if handler is None or not handler.readonly:
+                answered = await self._directly(to, type_, body, key, within_s=within_s, until=until)
                 if answered is not None:
                     return self._answer(answered)
                 left_s = until - host.clock.monotonic()
@@ -95,25 +95,25 @@ class Door:
             raise decode_failure(waiter.payload)
         raise self.host.committer.stopped or StoreStopped("the runtime is shutting down")
 
-    async def _directly(self, to: Address, type_: str, body: bytes, key: str, within_s: float) -> Waiter | None:
-        """Ask an actor that is free, in one commit; None if it is not, or is gone: nothing came of it.
+    async def _directly(self, to: Address, type_: str, body: bytes, key: str, *, within_s: float, until: float) -> Waiter | None:
+        """Ask one that takes the message at once, in one commit; None if it does not after all: nothing came of it.
 
         Raises:
             AskTimeout: What came of it is unknown.
         """
-        host, actor = self.host, self.host.by_address.get(to)
-        if not isinstance(actor, ActorActivation) or host.closing or room.is_full(host, actor.run):
+        host, receiver = self.host, self.host.by_address.get(to)
+        if receiver is None or host.closing or not receiver.takes(type_):
             return None
-        if not (actor.may_begin and actor.proved):  # Its first message may end the process: that is counted.
+        if receiver.mailbox.depth >= host.mailbox_max(to.kind):
             return None
         if host.committer.unavailable is not None:  # Who comes in by the door is refused at once.
             return None
         waiter = Waiter(host.loop)
-        envelope = host.envelope(actor.run.id, type_, body, sender="", key=key, expires_at=host.clock.wall() + within_s)
+        envelope = host.envelope(receiver.run.id, type_, body, sender="", key=key, expires_at=host.clock.wall() + within_s)
         host.replies[envelope.id] = [waiter]
-        late = host.deadlines.after(within_s, waiter.late)
+        late = host.deadlines.at(until, waiter.late)
         try:
-            host.direct.take(actor, envelope)
+            host.direct.take(receiver, envelope)
             await waiter
         finally:
             late.cancel()
@@ -211,9 +211,14 @@ class Door:
             break
         if waiter is not None:
             host.replies.setdefault(envelope.id, []).append(waiter)
-        refusal = await self.operators.write(writes)
-        if isinstance(refusal, Duplicate):
+        try:
+            refusal = await self.operators.write(writes)
+        except BaseException:  # Nobody waits any more.
             host.replies.pop(envelope.id, None)
+            raise
+        if refusal is not None:
+            host.replies.pop(envelope.id, None)
+        if isinstance(refusal, Duplicate):
             return self._same(refusal.envelope, type_, body)
         if isinstance(refusal, Rejected | Taken):
             raise StoreStopped(f"the message was refused: {refusal}")

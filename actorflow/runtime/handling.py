@@ -150,7 +150,6 @@ class ActorActivation(Keeping):
         for timer in (self._retry, self._late):
             if timer is not None:
                 timer.cancel()
-        self.host.direct.dropped(self.mailbox.waiting)
         super().drop()
 
     @property
@@ -168,6 +167,9 @@ class ActorActivation(Keeping):
         return self.handling is None and not self.blocked and self.stopping is None and self.started
 
     # --- messages -------------------------------------------------------------------------------------------------------
+
+    def takes(self, type_: str) -> bool:
+        return self.may_begin and self.proved  # Its first message may end the process: that is counted.
 
     def arrived(self, envelope: Envelope) -> None:
         self.wake_at = 0.0 if self.status == "waiting" else self.wake_at  # So `Wake` left the row.
@@ -380,8 +382,11 @@ class ActorActivation(Keeping):
         status: RunStatus = "waiting" if waits or self.proved or self.stopping is not None else "running"
         wake_at: float | None = 0.0
         if not self.mailbox.reserved and waits:
-            dues = [w.due_at or 0.0 for w in writes if type(w) is Envelope and w.run == run and w.state == "pending"]
-            wake_at = min((due for due in (self.mailbox.next_due(now=now), *dues) if due is not None), default=None)
+            wake_at = self.mailbox.next_due(now=now)
+            for write in writes:
+                if type(write) is Envelope and write.run == run and write.state == "pending":
+                    due = write.due_at or 0.0
+                    wake_at = due if wake_at is None else min(wake_at, due)
         if (status, wake_at) != (self.status, self.wake_at):
             writes.append(self.state(status, wake_at=wake_at))
         if self.proven is not None and status == "waiting":

@@ -298,7 +298,6 @@ class Host:
 
     def answered(self, message: int, answer: bytes) -> None:
         """Tell the clients that wait for the answer to that message; it is durable."""
-        self.direct.durable(message)
         for waiter in self.replies.pop(message, ()):
             waiter.status, waiter.payload = split_answer(answer)
             waiter.set()

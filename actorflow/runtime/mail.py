@@ -46,10 +46,11 @@ class Handed(Signal):
 
     def __init__(self, host: Host, writes: Sequence[Write], durable: Callable[[], object] | None = None) -> None:
         super().__init__(host.loop)
-        self._mail = mail_of(host, writes)
+        written = list(writes)
+        self._mail = mail_of(host, written)
         self._durable = durable
         self.refusal: Refusal | StoreError | None = None
-        host.committer.submit(Commit(tuple(writes)), self._told, door=True)
+        host.committer.submit(Commit(tuple(written)), self._told, door=True)
 
     def _told(self, refusal: Refusal | StoreError | None) -> None:
         self.refusal = refusal
@@ -68,25 +69,25 @@ class Mail:
     runs: tuple[Run, ...] = ()
     envelopes: tuple[Envelope, ...] = ()
     answers: tuple[Consume | SetDead, ...] = ()
+    accepted: tuple[int, ...] = ()  #: messages that were not durable before, though their receiver has them: see `Direct`
 
     def told(self, refusal: Refusal | StoreError | None) -> None:
         """The commit is durable, or nothing of it was written."""
         if refusal is not None:
             for envelope in self.envelopes:
-                if not self.host.direct.holds(envelope.id):
-                    self.host.reserve(envelope, -1)
+                self.host.reserve(envelope, -1)
             for answer in self.answers:
                 room.keep(self.host, answer.id)
-                self.host.direct.again(answer.id)
+            for message in self.accepted:
+                self.host.direct.again(message)
             return
+        if self.accepted:
+            self.host.direct.durable(self.accepted)
         for run in self.runs:  # At once: whoever writes to it from here on finds it in memory, and nobody loads it, too.
             self.host.loading.enter(Loaded(run=run), [])
         for envelope in self.envelopes:
-            if self.host.direct.holds(envelope.id):
-                self.host.direct.durable(envelope.id)
-            else:
-                self.host.reserve(envelope, -1)
-                self.host.arrived(envelope)
+            self.host.reserve(envelope, -1)
+            self.host.arrived(envelope)
         for answer in self.answers:
             self.host.answered(answer.id, answer.answer or b"null")
         if self.host.cast.dropping:
@@ -97,27 +98,31 @@ class Mail:
 TRAVELS = frozenset((Run, Envelope, Consume, SetDead))  #: writes that are of somebody else's business
 
 
-def mail_of(host: Host, writes: Sequence[Write]) -> Mail | None:
-    """The mail of a commit that is on its way: from now on places are kept for its messages. Most commits have none."""
+def mail_of(host: Host, writes: list[Write]) -> Mail | None:
+    """The mail of a commit that is on its way: from now on places are kept for its messages. Most commits have none.
+
+    What need not be written of messages that were never accepted is taken out of *writes*.
+    """
     if TRAVELS.isdisjoint(map(type, writes)):
         return None
     mail, forks = Mail(host), set[int]()
     for write in writes:
-        if isinstance(write, Entry):
+        if type(write) is Entry:
             if write.kind == "forked":
                 forks.add(write.run)
-        elif isinstance(write, Envelope):
-            if write.state == "pending":  # Not one that is a dead letter from the start.
-                if not host.direct.holds(write.id):
-                    host.reserve(write, 1)
-                mail.envelopes += (write,)
-        elif isinstance(write, Consume | SetDead):
+        elif type(write) is Consume or type(write) is SetDead:
             if write.answer is not None:
                 mail.answers += (write,)
-        elif isinstance(write, Run):
+        elif type(write) is Envelope:
+            # Not one that is a dead letter from the start, or that its receiver has already.
+            if write.state == "pending" and not host.direct.holds(write.id):
+                host.reserve(write, 1)
+                mail.envelopes += (write,)
+        elif type(write) is Run:
             mail.runs += (write,)
     if forks:
         mail.runs = tuple(run for run in mail.runs if run.id not in forks)  # They inherit: they are loaded.
+    mail.accepted = host.direct.accepted(writes)
     return mail
 
 

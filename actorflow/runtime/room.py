@@ -43,7 +43,10 @@ def admit(host: Host, run: Run, envelope: Envelope, *, beside: int = 0) -> list[
             activation.mailbox.remove(oldest)
             host.cast.dropping[oldest.id] = oldest
             why, event = _lost(host, run, oldest)
-            return [SetDead(oldest.id, why), event, *host.reply(oldest, why), envelope, Wake(run.id, envelope.due_at or 0.0)]
+            writes: list[Write] = []
+            host.direct.write(oldest, writes)
+            writes += [SetDead(oldest.id, why), event, *host.reply(oldest, why), envelope, Wake(run.id, envelope.due_at or 0.0)]
+            return writes
         case _:
             return None
 
@@ -52,7 +55,7 @@ def keep(host: Host, message: int) -> None:
     """The commit that was to drop that message was refused."""
     envelope = host.cast.dropping.pop(message, None)
     activation = None if envelope is None else host.resident.get(envelope.run)
-    if envelope is not None and activation is not None:
+    if envelope is not None and activation is not None and not host.direct.again(message):
         activation.mailbox.keep(envelope)
         activation.serve()
 

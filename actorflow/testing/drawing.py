@@ -118,9 +118,9 @@ def _client(draw: _Draw, name: str) -> Client:
     dice, acts = draw.dice, list[Act]()
     for number in range(dice.randint(1, 3)):
         key = f"c{name}-{number}"
-        match dice.choice("LLLDDDE"):
-            case "L":
-                acts.append(Launch(key, draw.program()))
+        match dice.choice("LLADDDE"):
+            case "L" | "A" as kind:
+                acts.append(Launch(key, draw.program(), asks=kind == "A"))
             case "D":
                 how = dice.random()
                 acts.append(Deposit(key, dice.choice(ACCOUNTS), dice.randint(1, 9), how < 0.7, how < 0.3 or how >= 0.7))

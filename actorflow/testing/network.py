@@ -6,6 +6,7 @@ A client does what a good client does: it gives each request a key, waits for th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,8 @@ from actorflow.errors import (
     FateUnknown,
     HandlerFailed,
     NotRunning,
+    RunEnded,
+    RunEnding,
     RunPaused,
     StoreError,
 )
@@ -77,8 +80,9 @@ class Network:
             case Launch(key=key, program=program):
                 template = Play(program)
                 await self.call(key, lambda runtime: runtime.start(template, key=key))
+                say = _ask if act.asks else _say
                 for n in range(words_of(program)):
-                    await self.call(f"{key} w{n}", partial(_say, template, key, n))
+                    await self.call(f"{key} w{n}", partial(say, template, key, n))
                 return str(await self.call(f"{key} result", lambda runtime: _result(runtime, template, key)))
             case Deposit(key=key, account=account, n=n):
                 add = Add(n, sender, seq)
@@ -177,6 +181,12 @@ async def _served(node: Node, request: Request, reply: _Reply) -> None:
 async def _say(template: Play, key: str, n: int, runtime: Runtime) -> None:
     run = await runtime.start(template, key=key)
     await run.tell(Word(n), key=f"w{n}")
+
+
+async def _ask(template: Play, key: str, n: int, runtime: Runtime) -> None:
+    run = await runtime.start(template, key=key)
+    with suppress(RunEnding, RunEnded):  # It had landed, and its answer was lost; or the program stopped before it.
+        await run.ask(Word(n), within=FOREVER)
 
 
 async def _result(runtime: Runtime, template: Play, key: str) -> str:

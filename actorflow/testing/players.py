@@ -269,6 +269,7 @@ class Play(Workflow[list[str]]):
     program: Program
     round: int = 0
     done: int = 0  #: operations of the trunk, over all rounds
+    heard: int = 0  #: words, over all rounds
 
     async def run(self) -> list[str]:
         trace = [await self.trunk(op, str(place)) for place, op in enumerate(self.program.ops)]
@@ -325,7 +326,9 @@ class Play(Workflow[list[str]]):
                 await self.sleep(s)
                 return "sleep"
             case Hear():
-                word = await self.receive(Word)
+                while (word := await self.receive(Word)).n < self.heard:
+                    pass  # It was asked again: the answer to the first one was lost.
+                self.heard += 1
                 return f"heard {word.n}"
             case Silence(within_s=within_s):
                 assert await self.receive(Never, within=within_s) is None

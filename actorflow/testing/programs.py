@@ -138,6 +138,7 @@ class Launch(Value):
 
     key: str
     program: Program
+    asks: bool = False  #: True: each word is an ask without a key, and the run itself knows which it has had
 
 
 @frozen
