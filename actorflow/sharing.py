@@ -21,11 +21,12 @@ from actorflow.message import Message
 
 T = TypeVar("T")
 
+_PLAIN = frozenset((bool, int, float, str, type(None)))
 
-@functools.cache
-def scalars() -> frozenset[Any]:
-    """Classes of which all values are immutable and without parts."""
-    return frozenset((bool, int, float, str, type(None), *texts()))
+
+def _is_scalar(cls: Any) -> bool:
+    """True if all its values are immutable and without parts."""
+    return cls in _PLAIN or cls in texts()
 
 
 def immutable(form: Any) -> bool:
@@ -35,7 +36,7 @@ def immutable(form: Any) -> bool:
 
 def _immutable(form: Any, above: tuple[Any, ...]) -> bool:
     form = bare(form)
-    if form in scalars() or form is Ellipsis or get_origin(form) is Literal:
+    if _is_scalar(form) or form is Ellipsis or get_origin(form) is Literal:
         return True
     origin: Any = get_origin(form) or form
     if is_union(form) or origin in (tuple, frozenset):
@@ -89,7 +90,7 @@ def reply_handed_over(form: Any, of: Coder[Any], value: Any, what: str) -> Any:
         NotEncodable: It is not what the message promises.
     """
     cls = cast(Any, type(value))
-    return value if cls in scalars() and _is(form, cls) else _copied(of, value, what)
+    return value if _is_scalar(cls) and _is(form, cls) else _copied(of, value, what)
 
 
 @functools.lru_cache(maxsize=4_096)

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from enum import Enum, Flag
-from functools import cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -181,20 +181,25 @@ def _read_bytes(text: str) -> bytes:
     return b64decode(text, validate=True)
 
 
-@cache
-def texts() -> dict[Any, Shape]:
-    """What is written as a text, by its class."""
-    from decimal import Decimal  # noqa: PLC0415  (it takes a while, and most services have none)
+_texts: dict[Any, Shape] = {
+    bytes: as_text(bytes, lambda value: b64encode(value).decode("ascii"), _read_bytes),
+    datetime: as_text(datetime, _write_moment, _read_moment),
+    date: as_text(date, date.isoformat, date.fromisoformat),
+    time: as_text(time, _write_moment, _read_time),
+    timedelta: as_text(timedelta, _write_duration, _read_duration),
+    UUID: as_text(UUID, str, UUID),
+}
 
-    return {
-        bytes: as_text(bytes, lambda value: b64encode(value).decode("ascii"), _read_bytes),
-        datetime: as_text(datetime, _write_moment, _read_moment),
-        date: as_text(date, date.isoformat, date.fromisoformat),
-        time: as_text(time, _write_moment, _read_time),
-        timedelta: as_text(timedelta, _write_duration, _read_duration),
-        Decimal: as_text(Decimal, str, Decimal),
-        UUID: as_text(UUID, str, UUID),
-    }
+
+def texts() -> Mapping[Any, Shape]:
+    """What is written as a text, by its class. A class is there once its module was imported: before, it has no values.
+
+    Nothing is imported here: a service that is short of file descriptors must still be able to make its coders.
+    """
+    decimal: Any = sys.modules.get("decimal")
+    if decimal is not None and decimal.Decimal not in _texts:
+        _texts[decimal.Decimal] = as_text(decimal.Decimal, str, decimal.Decimal)
+    return _texts
 
 
 def path(cls: type[PurePath], *, traced: bool) -> Shape:

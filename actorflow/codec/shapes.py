@@ -136,10 +136,11 @@ class Shapes:
         return _unknown(form) if fields is None else classes.object_of(form, text_of(form), fields, traced=self.traced)
 
     def _loose(self) -> Shape:
-        from pathlib import Path  # noqa: PLC0415  (for values without a type alone)
+        from decimal import Decimal  # noqa: PLC0415  (for values without a type alone)
+        from pathlib import Path  # noqa: PLC0415
 
         item, text = self.of(Loose), self.of(str)
-        scalar = [self.of(form) for form in (*_PLAIN, float, *scalars.texts(), Path, Address)]
+        scalar = [self.of(form) for form in dict.fromkeys((*_PLAIN, float, *scalars.texts(), Decimal, Path, Address))]
         nested = {
             "list": containers.list_of(item),
             "tuple": containers.tuple_of(item),
