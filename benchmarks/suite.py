@@ -280,7 +280,6 @@ def cold(folder: Path, sizes: Sizes, imports: str, first_step: str) -> Measured:
         first_step: A script that is given the path of a file that is not there yet, and prints milliseconds.
     """
     imported = f"import time\nbegun = time.perf_counter()\n{imports}\nprint((time.perf_counter() - begun) * 1e3)\n"
-    compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     medians: list[float] = []
     for script in (imported, first_step):
         path = folder / "script.py"
@@ -288,7 +287,7 @@ def cold(folder: Path, sizes: Sizes, imports: str, first_step: str) -> Measured:
         printed: list[float] = []
         for number in range(int(sizes["starts"]) + 1):
             command = [sys.executable, str(path), str(folder / f"{number}.db")]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=False, cwd=folder, env=compiled)
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=False, cwd=folder)
             if done.returncode != 0:
                 # It has said why.
                 sys.exit(done.returncode)
