@@ -55,7 +55,8 @@ class Bulk:
         group = _GROUP.findall(SQL[name])[0]
         self.width: int = group.count("?")
         self._sized = [(size * self.width, head + ",".join([group] * size) + tail) for size in CHUNKS]
-        self.one, self._order = alone(SQL[name])
+        one, self._order = alone(SQL[name])
+        self.one: str = one
 
     def run(self, db: sqlite3.Connection, values: Sequence[Any]) -> None:
         """Run it for all rows, whose values follow each other in one flat sequence."""
