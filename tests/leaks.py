@@ -12,10 +12,12 @@ import asyncio
 import gc
 import logging
 import os
+import sqlite3
 import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -30,8 +32,6 @@ from actorflow.stores import Store, open_store
 AT_A_TIME = 40
 SPARE_OBJECTS = 1_200
 """So many objects of a type may come with chance: a heap keeps up to 1,000 cancelled moments before it is cleared out."""
-SPARE_REFERENCES = 600
-"""Weak references: each of the three connections keeps those of its cursors, and drops dead ones after every 200 (CPython)."""
 SPARE_HANDLES = 12
 """So many tasks and threads more may be idle: they are made when there is much to do at once."""
 SPARE_BYTES = 3 << 20
@@ -191,11 +191,21 @@ STORED = frozenset(("Run", "Address", "Entry", "Envelope", "SetCursor"))
 PLAIN = frozenset(("dict", "list", "tuple", "set", "Counter", "deque"))
 
 
+def _dead_cursors(each: object) -> int:
+    """Weak references that a connection keeps to cursors that are gone: CPython drops them after every 200."""
+    if not isinstance(each, sqlite3.Connection):
+        return 0
+    kept = [reference for part in gc.get_referents(each) if type(part) is list for reference in part]
+    return sum(type(reference) is weakref.ref and reference() is None for reference in kept)
+
+
 def sample(*, in_memory: bool) -> Sample:
     """Look, once what is garbage has gone."""
     for _ in range(3):
         gc.collect()
-    objects = Counter(type(each).__qualname__ for each in gc.get_objects())
+    there = gc.get_objects()
+    objects = Counter(type(each).__qualname__ for each in there)
+    objects["ReferenceType"] -= sum(map(_dead_cursors, there))
     for name in STORED | PLAIN if in_memory else ():
         del objects[name]
     return Sample(_rss(), len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), _tasks(), objects)
@@ -215,7 +225,7 @@ def leaks(
     found: list[str] = []
     for name in last.objects:
         halves = middle.objects[name] - first.objects[name], last.objects[name] - middle.objects[name]
-        if min(halves) > max(spare, SPARE_REFERENCES if name == "ReferenceType" else 0):
+        if min(halves) > spare:
             found.append(f"objects of type {name}: {halves[0]} and {halves[1]} more after {runs} runs each")
     for name in ("files", "threads", "tasks"):
         counts = [getattr(each, name) for each in (first, middle, last)]
